@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+
+.PHONY: demo test lint servers constraints clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo          run the whole loop on loopback, and try to break it"
+	@echo "make test          the tests, quick by default"
+	@echo "make lint          ruff, mypy, import-linter"
+	@echo "make servers       the servers that some tests need (as root: installed; else: the command)"
+	@echo "make constraints   pin the newest versions that pyproject.toml allows"
+
+demo: $(STAMP)
+	@$(BIN)/outbox demo
+
+test: $(STAMP) servers
+	@$(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+servers:
+	@.ci/servers
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "outbox: Python 3.11 or later is needed; say which with PYTHON=python3.12 (apt-get install python3)" >&2; exit 78; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "outbox: this Python has no ensurepip; apt-get install python3-venv" >&2; exit 78; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# uv writes them for every platform and Python; no address of an index gets in.
+constraints: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --upgrade --quiet --python-version 3.11 \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt
+
+clean:
+	@rm -rf $(VENV) dist build

@@ -1,0 +1,58 @@
+"""The flags of `outbox draft` as what the drafter takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from outbox.core.errors import Code, UsageError
+from outbox.drafter.api import parse_ttl
+from outbox.drafter.intake import Overrides, Wanted
+from outbox.drafter.room import read_attachments
+
+_PARTS = ("subject", "text", "text_file", "html_file", "attach", "in_reply_to", "references")
+
+
+def wanted(asked: Mapping[str, Any], read_text: Callable[[str], str]) -> Wanted:
+    """A mail in parts. Raises UsageError where flags are missing or contradict each other."""
+    if asked["sender"] is None:
+        raise UsageError(Code.USAGE, "--from is needed, or a whole message with --eml", field="--from")
+    if asked["text"] is not None and asked["text_file"] is not None:
+        raise UsageError(Code.USAGE, "--text and --text-file say the same thing twice", field="--text")
+    if asked["text_file"] == "-" and asked["html_file"] == "-":
+        raise UsageError(Code.USAGE, "standard input can be read once", field="--html-file")
+    text = asked["text"] if asked["text_file"] is None else read_text(asked["text_file"])
+    files: tuple[Path, ...] = asked["attach"]
+    return Wanted(
+        sender=asked["sender"],
+        to=asked["to"],
+        cc=asked["cc"],
+        bcc=asked["bcc"],
+        subject=asked["subject"] or "",
+        text=text,
+        html=read_text(asked["html_file"]) if asked["html_file"] is not None else None,
+        attachments=read_attachments(files),
+        in_reply_to=asked["in_reply_to"],
+        references=asked["references"],
+        kind=asked["kind"],
+        agent=asked["agent"],
+        ttl=parse_ttl(asked["ttl"]),
+    )
+
+
+def overrides(asked: Mapping[str, Any]) -> Overrides:
+    """What is said beside `--eml`. Raises UsageError for a flag that the message itself answers."""
+    for name in _PARTS:
+        if asked[name]:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(Code.USAGE, f"{flag} and --eml contradict each other", field=flag)
+    return Overrides(
+        sender=asked["sender"],
+        to=asked["to"] or None,
+        cc=asked["cc"] or None,
+        bcc=asked["bcc"] or None,
+        kind=asked["kind"],
+        agent=asked["agent"],
+        ttl=parse_ttl(asked["ttl"]),
+    )

@@ -1,0 +1,309 @@
+"""Every command: five lines that parse, open one room, call it and render. Imports wait until they are needed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outbox import __version__
+from outbox.cli.logs import configure
+from outbox.cli.render import (
+    draft_json,
+    draft_line,
+    dumps,
+    error_json,
+    judgement_json,
+    judgement_text,
+    reply_json,
+    reply_line,
+    story_json,
+    story_text,
+)
+from outbox.core.errors import Code, OutboxError, UsageError
+from outbox.core.lifecycle import State
+
+if TYPE_CHECKING:
+    from outbox.config import Settings
+    from outbox.store.views import Story
+
+Command = Callable[..., Any]
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object (a line each for lists).")
+LARGEST_INPUT = 64 * 1024 * 1024
+
+
+def main() -> None:
+    """Run a command; one line on stderr and an exit code (docs/reference/errors.md) where it cannot be done."""
+    try:
+        outbox.main(standalone_mode=False)
+    except OutboxError as error:
+        _fail(error)
+    except click.ClickException as error:
+        _fail(UsageError(Code.USAGE, " ".join(error.format_message().split())))
+    except click.Abort:
+        sys.exit(130)
+
+
+def _fail(error: OutboxError) -> None:
+    line = dumps(error_json(error)) if "--json" in sys.argv else f"outbox: {' '.join(error.message.split())}"
+    click.echo(line, err=True)
+    sys.exit(error.exit_code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Settings file; else $OUTBOX_CONFIG, then ./outbox.toml."
+)
+@click.version_option(__version__, prog_name="outbox")
+@click.pass_context
+def outbox(context: click.Context, config: Path | None) -> None:
+    """Programs draft mail, a person approves it by reply, and it is sent at most once."""
+    configure(logging.WARNING)
+    context.obj = config
+
+
+def _settings() -> Settings:
+    from outbox.config import load
+
+    return load(click.get_current_context().find_root().obj)
+
+
+def _print_story(story: Story, *, json: bool) -> None:
+    click.echo(dumps(story_json(story)) if json else story_text(story))
+
+
+def _read_input(name: str) -> bytes:
+    try:
+        with click.open_file(name, "rb") as opened:
+            return bytes(opened.read(LARGEST_INPUT))
+    except OSError as error:
+        raise UsageError(Code.FILE_UNREADABLE, f"{name} cannot be read: {error.strerror}", field=name) from None
+
+
+def _read_text(name: str) -> str:
+    try:
+        return _read_input(name).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(Code.FILE_UNREADABLE, f"{name} is not UTF-8 text", field=name) from None
+
+
+@outbox.command()
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), default=Path(), help="Where to make it; default here."
+)
+@click.option("--room", type=click.Choice(["all", "drafter"]), default="all", help="drafter: without a grant key.")
+@click.option("--from-domain", "from_domains", multiple=True, help="A domain that drafts may be from; may be repeated.")
+@click.option("--approver", "approvers", multiple=True, help="Who approves; may be repeated.")
+@click.option("--address", help="The approval address that requests are answered to.")
+@click.option("--mailbox", help="Where replies arrive: maildir:PATH.")
+@click.option("--authenticity", help="How it is known who replied; none beside a loopback relay.")
+@click.option("--relay-host", help="The submission server.")
+@click.option("--relay-port", type=int)
+@click.option("--relay-security", type=click.Choice(["tls", "starttls", "none"]))
+@as_json
+def init(as_json: bool, **told: Any) -> None:
+    """Make settings, keys and a database in a folder."""
+    from outbox.operator.setup import Plan, initialise
+
+    made = initialise(Plan(**told))
+    if as_json:
+        click.echo(dumps({"files": [str(file) for file in made.files], "notes": list(made.notes)}))
+        return
+    for file in made.files:
+        click.echo(f"made {file}")
+    for note in made.notes:
+        click.echo(note)
+
+
+@outbox.command()
+@click.option("--keep", is_flag=True, help="Leave the demo's folder behind and say where it is.")
+def demo(keep: bool) -> None:
+    """Run the whole loop against a real SMTP server on loopback, and try to break it."""
+    from outbox.demo import run
+
+    run(keep=keep)
+
+
+@outbox.command()
+@click.option("--from", "sender", help="jane@example.org, or Jane <jane@example.org>.")
+@click.option("--to", multiple=True, help="One recipient; may be repeated. So may --cc and --bcc.")
+@click.option("--cc", multiple=True)
+@click.option("--bcc", multiple=True)
+@click.option("--subject")
+@click.option("--text")
+@click.option("--text-file", help="A file, or - for standard input.")
+@click.option("--html-file", help="A file, or - for standard input.")
+@click.option("--attach", multiple=True, type=click.Path(path_type=Path), help="A file; may be repeated.")
+@click.option("--in-reply-to", help="A Message-ID.")
+@click.option("--references", multiple=True, help="A Message-ID; may be repeated.")
+@click.option("--eml", help="A whole message instead of parts: a file, or - for standard input.")
+@click.option("--kind", default="email", show_default=True)
+@click.option("--agent", default="cli", show_default=True, help="Who drafts.")
+@click.option("--ttl", help='How long it may wait: seconds, or "24h".')
+@click.option("--idempotency-key", help="The same key with the same content is the same draft.")
+@as_json
+def draft(as_json: bool, idempotency_key: str | None, eml: str | None, **asked: Any) -> None:
+    """Draft a mail; nothing leaves before a person approves it. Prints the draft's id."""
+    from outbox import drafter
+    from outbox.cli.drafting import overrides, wanted
+
+    settings = _settings()
+    if eml is not None:
+        octets, over = _read_input(eml), overrides(asked)
+        with drafter.open(settings) as room:
+            story = room.adopt(octets, over, idempotency_key=idempotency_key)
+    else:
+        parts = wanted(asked, _read_text)
+        with drafter.open(settings) as room:
+            story = room.draft(parts, idempotency_key=idempotency_key)
+    click.echo(dumps(story_json(story)) if as_json else story.draft.id)
+
+
+@outbox.command("list")
+@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in State]))
+@click.option("--system", is_flag=True, help="The outbox's own mail too.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@click.option("--after", help="The id of the last draft seen.")
+@as_json
+def list_command(as_json: bool, states: tuple[str, ...], system: bool, limit: int, after: str | None) -> None:
+    """List drafts, the oldest first."""
+    from outbox import operator
+
+    with operator.read(_settings()) as records:
+        found = records.drafts(states=[State(state) for state in states], system=system, limit=limit, after=after)
+    for one in found:
+        click.echo(dumps(draft_json(one)) if as_json else draft_line(one))
+
+
+@outbox.command()
+@click.argument("draft_id", metavar="ID")
+@click.option("--eml", is_flag=True, help="The stored octets instead.")
+@as_json
+def show(draft_id: str, eml: bool, as_json: bool) -> None:
+    """Tell the story of a draft."""
+    from outbox import operator
+
+    with operator.read(_settings()) as records:
+        if eml:
+            sys.stdout.buffer.write(records.octets(draft_id))
+        else:
+            _print_story(records.show(draft_id), json=as_json)
+
+
+@outbox.command()
+@click.argument("draft_id", metavar="ID")
+@as_json
+def cancel(draft_id: str, as_json: bool) -> None:
+    """Cancel a draft that has not left; one that is being sent is asked to stop."""
+    from outbox import operator
+
+    with operator.open(_settings()) as desk:
+        _print_story(desk.cancel(draft_id), json=as_json)
+
+
+@outbox.command()
+@click.argument("draft_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--as", "named", help="Which approver you are, where there are several.")
+@as_json
+def approve(draft_ids: tuple[str, ...], named: str | None, as_json: bool) -> None:
+    """Approve drafts at the terminal, with the grant key."""
+    from outbox import operator
+
+    with operator.open(_settings()) as desk:
+        for draft_id in draft_ids:
+            _print_story(desk.approve(draft_id, named=named), json=as_json)
+
+
+@outbox.command()
+@click.argument("draft_id", metavar="ID")
+@click.option("--reason", required=True, help="The agent can read it.")
+@click.option("--as", "named", help="Which approver you are, where there are several.")
+@as_json
+def reject(draft_id: str, reason: str, named: str | None, as_json: bool) -> None:
+    """Reject a draft at the terminal."""
+    from outbox import operator
+
+    with operator.open(_settings()) as desk:
+        _print_story(desk.reject(draft_id, reason=reason, named=named), json=as_json)
+
+
+@outbox.group(invoke_without_command=True)
+@click.option("--once", is_flag=True, help="Look once, and exit.")
+@click.pass_context
+def inbox(context: click.Context, once: bool) -> None:
+    """Ask approvers, read their replies, grant. Runs until it is stopped."""
+    if context.invoked_subcommand is not None:
+        return
+    from outbox.inbox import open as open_room
+
+    configure(logging.WARNING if once else logging.INFO)
+    with open_room(_settings()) as room:
+        if once:
+            room.once()
+        else:
+            room.run()
+
+
+@inbox.command()
+@click.argument("file")
+@as_json
+def explain(file: str, as_json: bool) -> None:
+    """Say what a raw message would do, check by check, without changing anything."""
+    from outbox.inbox.room import explain as judge
+
+    judgement = judge(_settings(), _read_input(file))
+    click.echo(dumps(judgement_json(judgement)) if as_json else judgement_text(judgement))
+
+
+@outbox.command()
+@as_json
+def replies(as_json: bool) -> None:
+    """List the messages that carried a token of ours, and what became of each."""
+    from outbox import operator
+
+    with operator.read(_settings()) as records:
+        for reply in records.replies():
+            click.echo(dumps(reply_json(reply)) if as_json else reply_line(reply))
+
+
+@outbox.command()
+@click.option("--drain", is_flag=True, help="Until nothing is approved and due, then exit.")
+def worker(drain: bool) -> None:
+    """Claim, verify again, send at most once. Runs until it is stopped."""
+    from outbox.worker import open as open_room
+
+    configure(logging.INFO)
+    with open_room(_settings()) as room:
+        room.run(drain=drain)
+
+
+@outbox.group()
+def db() -> None:
+    """The database's revision."""
+
+
+@db.command("upgrade")
+@as_json
+def upgrade(as_json: bool) -> None:
+    """Bring the database to this version's revision."""
+    from outbox.operator.setup import upgrade_settings_database
+
+    revision = upgrade_settings_database(_settings())
+    click.echo(dumps({"revision": revision}) if as_json else f"at revision {revision}")
+
+
+@db.command("current")
+@as_json
+def current(as_json: bool) -> None:
+    """Say which revision the database is at."""
+    from outbox.operator.desk import revision
+
+    found, wanted = revision(_settings())
+    if as_json:
+        click.echo(dumps({"revision": found, "head": wanted}))
+    else:
+        click.echo(f"{found or 'none'}{'' if found == wanted else f' (this outbox works with {wanted})'}")

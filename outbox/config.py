@@ -1,0 +1,395 @@
+"""Settings: one TOML file, the environment, and files for secrets. The only reader of os.environ.
+
+Fails closed: an unknown name, a bad value, a setting missing where it is needed, or a key that others can read is one
+line naming the setting, before anything is opened. Every setting is described in docs/reference/settings.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from outbox.core.address import parse_address
+from outbox.core.errors import Code, ConfigError, OutboxError
+from outbox.core.policy import Policy
+from outbox.core.signing import KeyRing
+from outbox.keyfiles import read_key, read_secret
+
+Value = TypeVar("Value")
+LONGEST_LOCAL_PART = 24
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> object:
+    """Seconds out of `90`, "90s", "15m", "24h" or "7d"; anything else is left for pydantic to refuse."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value.strip())
+        if found is None:
+            raise ValueError('a duration is a number of seconds, or "90s", "15m", "24h", "7d"')
+        return int(found[1]) * _UNITS[found[2] or "s"]
+    return value
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_address(value, "address")
+    except OutboxError as error:
+        raise ValueError("not one e-mail address") from error
+
+
+def _domain(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_address(f"a@{value}", "domain").partition("@")[2]
+    except OutboxError as error:
+        raise ValueError("not a mail domain") from error
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=1, le=366 * 86400)]
+Retry = Annotated[int, BeforeValidator(parse_duration), Field(ge=0, le=366 * 86400)]
+Address = Annotated[str, BeforeValidator(_address)]
+Domain = Annotated[str, BeforeValidator(_domain)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class DatabaseSettings(_Section):
+    """Where drafts are kept."""
+
+    url: str = "sqlite:///outbox.db"
+    state_dir: Path = Path("state")
+
+
+class KeySettings(_Section):
+    """Files of raw octets, newest first."""
+
+    draft: tuple[Path, ...] = (Path("keys/draft.key"),)
+    grant: tuple[Path, ...] = (Path("keys/grant.key"),)
+
+
+class PolicySettings(_Section):
+    """What may be drafted at all."""
+
+    from_domains: tuple[Domain, ...] = ()
+    max_recipients: Annotated[int, Field(ge=1, le=1000)] = 10
+    default_ttl: Duration = 86400
+    max_ttl: Duration = 30 * 86400
+    refuse_kinds: tuple[str, ...] = ()
+
+
+class ApprovalSettings(_Section):
+    """Who approves, and how it is known that it was he."""
+
+    approvers: tuple[Address, ...] = ()
+    address: Address | None = None
+    grant_ttl: Duration = 86400
+    terminal: Literal["on", "off"] = "on"
+    authenticity: Literal["dkim", "authentication-results", "code", "none"] = "dkim"
+    closing: tuple[str, ...] = ()
+
+
+class OperatorSettings(_Section):
+    """Whom alerts go to; empty means the approvers."""
+
+    addresses: tuple[Address, ...] = ()
+
+
+class AlertSettings(_Section):
+    """A command that gets an alert's text on stdin."""
+
+    command: str = ""
+
+
+class MailboxSettings(_Section):
+    """Where replies arrive."""
+
+    url: str | None = None
+
+
+class RelaySettings(_Section):
+    """The submission server. Durations in seconds."""
+
+    host: str | None = None
+    port: Port = 587
+    security: Literal["tls", "starttls", "none"] | None = None
+    username: str = ""
+    password_file: Path | None = None
+    lanes: Annotated[int, Field(ge=1, le=100)] = 10
+    timeout: Duration = 60
+    final_timeout: Duration = 600
+    retry: Annotated[tuple[Retry, ...], Field(min_length=1)] = (60, 300, 1800, 7200)
+
+
+class GateSettings(_Section):
+    """At most `count` transmissions in `window`; once tripped, nothing for `cooldown`."""
+
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 60
+    window: Duration = 900
+    cooldown: Duration = 300
+
+
+class ThermalSettings(GateSettings):
+    """The cutout for drafts, and apart from it the one for the outbox's own mail."""
+
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    system: GateSettings = GateSettings()
+
+
+class ReconcileSettings(_Section):
+    """Whether what provably was not sent is let go without a person."""
+
+    auto_release: Literal["proven", "never"] = "proven"
+
+
+class WorkerSettings(_Section):
+    """How long a stopping worker waits for the replies it is owed."""
+
+    stop_timeout: Duration = 630
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `load` makes one; rooms take it whole and ask for what they need."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OUTBOX_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _credentials: Path | None = PrivateAttr(default=None)
+
+    database: DatabaseSettings = DatabaseSettings()
+    keys: KeySettings = KeySettings()
+    policy: PolicySettings = PolicySettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    operator: OperatorSettings = OperatorSettings()
+    alerts: AlertSettings = AlertSettings()
+    mailbox: MailboxSettings = MailboxSettings()
+    relay: RelaySettings = RelaySettings()
+    thermal: ThermalSettings = ThermalSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+    @classmethod
+    def settings_customise_sources(  # its parameters are pydantic-settings'
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment first, then the file (given as init arguments); nothing else is looked at."""
+        return env_settings, init_settings
+
+    def path(self, setting: Path) -> Path:
+        """A path as it is written, relative to the settings file."""
+        return self._base / setting
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        prefix = "sqlite:///"
+        if not self.database.url.startswith(prefix) or len(self.database.url) == len(prefix):
+            raise ConfigError(
+                Code.NOT_SUPPORTED, "database.url: this version takes sqlite:///FILE", field="database.url"
+            )
+        return self.path(Path(self.database.url.removeprefix(prefix)))
+
+    @property
+    def state_dir(self) -> Path:
+        """Locks and state files."""
+        return self.path(self.database.state_dir)
+
+    def draft_ring(self) -> KeyRing:
+        """The draft keys. Raises ConfigError where one is missing, short or readable by others."""
+        return self._ring("draft", self.keys.draft)
+
+    def grant_ring(self) -> KeyRing:
+        """The grant keys. Raises ConfigError where one is missing, short or readable by others."""
+        return self._ring("grant", self.keys.grant)
+
+    def has_key(self, name: Literal["draft", "grant"]) -> bool:
+        """Whether this user can read a key of that name here."""
+        files = self._key_files(name, getattr(self.keys, name))
+        return bool(files) and all(os.access(file, os.R_OK) for file, _ in files)
+
+    def _ring(self, name: str, listed: tuple[Path, ...]) -> KeyRing:
+        files = self._key_files(name, listed)
+        if not files:
+            raise ConfigError(Code.SETTING_MISSING, f"keys.{name}: no key file is listed", field=f"keys.{name}")
+        return KeyRing([read_key(file, f"keys.{name}", in_credentials=held) for file, held in files])
+
+    def _key_files(self, name: str, listed: tuple[Path, ...]) -> list[tuple[Path, bool]]:
+        credential = self._credential(f"{name}.key")
+        if credential is not None:
+            return [(credential, True)]
+        return [(self.path(file), False) for file in listed]
+
+    def _credential(self, name: str) -> Path | None:
+        if self._credentials is None or not (self._credentials / name).is_file():
+            return None
+        return self._credentials / name
+
+    def relay_password(self) -> str | None:
+        """The relay's password, from a file or the credentials directory; None where there is no login."""
+        if not self.relay.username:
+            return None
+        credential = self._credential("relay.password")
+        listed = self.relay.password_file
+        if credential is None and listed is None:
+            raise ConfigError(
+                Code.SETTING_MISSING,
+                "relay.password_file: a relay.username needs a password file",
+                field="relay.password_file",
+            )
+        file = credential or self.path(listed or Path())
+        octets = read_secret(file, "relay.password_file", in_credentials=credential is not None)
+        return octets.decode("utf-8", "strict").rstrip("\r\n")
+
+    def rules(self) -> Policy:
+        """The policy as it is now. Raises ConfigError without from_domains."""
+        return Policy(
+            from_domains=frozenset(required(self.policy.from_domains, "policy.from_domains")),
+            approval_address=self.approval.address,
+            max_recipients=self.policy.max_recipients,
+            max_ttl=self.policy.max_ttl,
+            refuse_kinds=frozenset(self.policy.refuse_kinds),
+        )
+
+    @property
+    def approvers(self) -> tuple[str, ...]:
+        """Who may approve. Raises ConfigError where nobody is named."""
+        return required(self.approval.approvers, "approval.approvers")
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Who is told of what went wrong: the operators, or else the approvers."""
+        return self.operator.addresses or self.approval.approvers
+
+    @property
+    def notice_sender(self) -> str:
+        """Whom the outbox's own mail comes from: the approval address, or `outbox` at the first of from_domains."""
+        return self.approval.address or f"outbox@{required(self.policy.from_domains, 'policy.from_domains')[0]}"
+
+    @property
+    def relay_is_local(self) -> bool:
+        """Whether the relay is on loopback."""
+        return self.relay.host is not None and _is_loopback(self.relay.host)
+
+    @property
+    def relay_security(self) -> Literal["tls", "starttls", "none"]:
+        """As written; else TLS on port 465, none on loopback, STARTTLS otherwise."""
+        if self.relay.security is not None:
+            return self.relay.security
+        if self.relay.port == 465:
+            return "tls"
+        return "none" if self.relay_is_local else "starttls"
+
+
+def required(value: Value | None, name: str) -> Value:
+    """`value`, where it is set. Raises ConfigError naming the setting."""
+    if value is None or value in ((), ""):
+        raise ConfigError(
+            Code.SETTING_MISSING, f"{name} is not set; write it in outbox.toml or {_variable(name)}", field=name
+        )
+    return value
+
+
+def _variable(name: str) -> str:
+    return "OUTBOX_" + name.replace(".", "__").upper()
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load(named: Path | None = None) -> Settings:
+    """Read settings from `named`, $OUTBOX_CONFIG or ./outbox.toml, under the environment. Raises ConfigError."""
+    chosen = named or (Path(os.environ["OUTBOX_CONFIG"]) if os.environ.get("OUTBOX_CONFIG") else None)
+    file = chosen or Path("outbox.toml")
+    if chosen is not None and not chosen.is_file():
+        raise ConfigError(Code.CONFIG_MISSING, f"there is no settings file at {chosen}", field="--config")
+    _refuse_unknown_variables()
+    settings = _parse(_read_toml(file) if file.is_file() else {})
+    settings._base = file.resolve().parent  # noqa: SLF001  set once, here, where it is known
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    settings._credentials = Path(directory) if directory else None  # noqa: SLF001
+    _refuse_contradictions(settings)
+    return settings
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(Code.CONFIG_INVALID, f"{file} cannot be read: {error}", field="--config") from error
+
+
+def _parse(written: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**written)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(Code.CONFIG_UNKNOWN, f"{name} is not a setting of this version", field=name) from None
+        words = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(Code.CONFIG_INVALID, f"{name}: {words}", field=name) from None
+    except SettingsError as error:
+        raise ConfigError(Code.CONFIG_INVALID, f"environment: {error}; lists are JSON") from None
+
+
+def _refuse_unknown_variables() -> None:
+    for variable in os.environ:
+        if not variable.startswith("OUTBOX_") or variable == "OUTBOX_CONFIG":
+            continue
+        model: Any = Settings
+        for part in variable.removeprefix("OUTBOX_").lower().split("__"):
+            field = getattr(model, "model_fields", {}).get(part)
+            if field is None:
+                raise ConfigError(Code.CONFIG_UNKNOWN, f"{variable} names no setting of this version", field=variable)
+            model = field.annotation
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    if 0 in settings.relay.retry and not settings.relay_is_local:
+        raise ConfigError(Code.CONFIG_INVALID, "relay.retry: 0 is only for a relay on loopback", field="relay.retry")
+    address = settings.approval.address
+    if address is not None and len(address.rpartition("@")[0].encode()) > LONGEST_LOCAL_PART:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"approval.address: at most {LONGEST_LOCAL_PART} octets before the @, so that a reply token fits",
+            field="approval.address",
+        )
+    if address is not None and "+" in address:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            "approval.address: it is extended with +TOKEN, and has no + itself",
+            field="approval.address",
+        )

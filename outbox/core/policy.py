@@ -1,0 +1,159 @@
+"""The rules a draft must keep, as facts about it: at drafting they raise, at the worker they are looked at again."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from outbox.core.address import domain, parse_mailboxes, without_extension
+from outbox.core.draft import MICROSECONDS, Draft
+from outbox.core.errors import Code, PolicyRefused
+from outbox.core.lifecycle import SYSTEM_KIND
+from outbox.core.message import split_headers
+from outbox.core.rendering import render
+
+NON_DELEGABLE = frozenset(
+    {
+        "force_push_shared",
+        "ruleset_disable",
+        "account_switch",
+        "cross_account_ops",
+        "irreversible_capital_commit",
+        "constitutional_rewrite",
+        "authority_class_expansion",
+        "venture_kill",
+        "permission_escalation",
+        "public_truth_claim",
+    }
+)
+KINDS = frozenset({"email"})
+LONGEST_SUBJECT = 200
+LARGEST_ATTACHMENT = 10 * 1024 * 1024
+LARGEST_ATTACHMENTS = 25 * 1024 * 1024
+_SEPARATORS = re.compile(r"[\s_\-./:]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules as they are now. `refuse_kinds` adds to the non-delegable ones; `max_ttl` is in seconds."""
+
+    from_domains: frozenset[str]
+    approval_address: str | None
+    max_recipients: int = 10
+    max_ttl: int = 30 * 86400
+    refuse_kinds: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule broken: a stable code, a sentence for people, and the field it is about."""
+
+    code: Code
+    message: str
+    field: str
+
+
+def is_non_delegable(kind: str, refuse_kinds: frozenset[str] = frozenset()) -> bool:
+    """Whether a kind may never be sent by a program, whoever approved it, however it is spelt."""
+    return _plain(kind) in {_plain(name) for name in NON_DELEGABLE | refuse_kinds}
+
+
+def _plain(kind: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", kind).casefold())
+    visible = "".join(c for c in folded if unicodedata.category(c) not in {"Cf", "Cc", "Mn"})
+    return _SEPARATORS.sub("_", visible).strip("_")
+
+
+def violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
+    """Every rule that a new draft breaks, the gravest first."""
+    yield from standing_violations(draft, policy)
+    yield from _content_violations(draft)
+
+
+def standing_violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
+    """The rules that settings can change after drafting: the worker asks again, under the policy as it is then."""
+    yield from kind_violations(draft.kind, policy)
+    yield from _envelope_violations(draft, policy)
+    yield from _header_violations(draft, policy)
+    ttl = draft.expires_at - draft.created_at
+    if not MICROSECONDS <= ttl <= policy.max_ttl * MICROSECONDS:
+        yield Violation(Code.TTL_OUT_OF_RANGE, f"a draft lives for 1 second to {policy.max_ttl} seconds", "ttl")
+
+
+def kind_violations(kind: str, policy: Policy) -> Iterator[Violation]:
+    """Whether `kind` may be drafted at all."""
+    if is_non_delegable(kind, policy.refuse_kinds):
+        yield Violation(Code.NON_DELEGABLE_KIND, f"kind {kind!a} may never be delegated; a person has to do it", "kind")
+    elif kind not in KINDS:
+        known = ", ".join(sorted(KINDS))
+        reserved = " is reserved for the outbox's own mail" if kind == SYSTEM_KIND else " is not known"
+        yield Violation(Code.UNKNOWN_KIND, f"kind {kind[:60]!a}{reserved}; known: {known}", "kind")
+
+
+def _envelope_violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
+    envelope = draft.envelope
+    yield from _domain_violation(envelope.sender, policy, "from")
+    if not envelope.recipients:
+        yield Violation(Code.NO_RECIPIENT, "no recipient was given", "to")
+    if len(envelope.recipients) > policy.max_recipients:
+        message = f"{len(envelope.recipients)} recipients are more than policy.max_recipients, {policy.max_recipients}"
+        yield Violation(Code.TOO_MANY_RECIPIENTS, message, "to")
+    yield from _approval_violations((envelope.sender,), policy, "from")
+    yield from _approval_violations(envelope.recipients, policy, "to")
+
+
+def _domain_violation(address: str, policy: Policy, field: str) -> Iterator[Violation]:
+    if domain(address) not in policy.from_domains:
+        allowed = ", ".join(sorted(policy.from_domains))
+        message = f"{address} is not in policy.from_domains ({allowed})"
+        yield Violation(Code.FROM_DOMAIN, message, field)
+
+
+def _approval_violations(addresses: tuple[str, ...], policy: Policy, field: str) -> Iterator[Violation]:
+    if policy.approval_address is None:
+        return
+    for address in addresses:
+        if without_extension(address) == without_extension(policy.approval_address):
+            message = f"{address} is the approval address; no draft may write to it, from it or ask for replies to it"
+            yield Violation(Code.APPROVAL_ADDRESS, message, field)
+
+
+def _header_violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
+    for name, value in split_headers(draft.message):
+        field = name.lower()
+        if field not in {"from", "to", "cc", "reply-to"}:
+            continue
+        addresses = tuple(mailbox.address for mailbox in parse_mailboxes(value, name))
+        yield from _approval_violations(addresses, policy, field)
+        if field == "from":
+            for address in addresses:
+                yield from _domain_violation(address, policy, "from")
+
+
+def _content_violations(draft: Draft) -> Iterator[Violation]:
+    rendering = render(draft.message)
+    if not rendering.subject.strip():
+        yield Violation(Code.SUBJECT_EMPTY, "the subject is empty", "subject")
+    if len(rendering.subject) > LONGEST_SUBJECT:
+        message = f"the subject has {len(rendering.subject)} characters; at most {LONGEST_SUBJECT} are allowed"
+        yield Violation(Code.SUBJECT_TOO_LONG, message, "subject")
+    if not (rendering.text or "").strip() and not (rendering.html or "").strip():
+        yield Violation(Code.BODY_EMPTY, "the body is empty", "text")
+    yield from attachment_violations([(part.name, part.size) for part in rendering.attachments])
+
+
+def attachment_violations(sizes: list[tuple[str, int]]) -> Iterator[Violation]:
+    """Whether attachments, as (name, octets), are too large one by one or together."""
+    for name, size in sizes:
+        if size > LARGEST_ATTACHMENT:
+            yield Violation(Code.ATTACHMENT_TOO_LARGE, f"attachment {name!a} is over 10 MiB", "attach")
+    if sum(size for _, size in sizes) > LARGEST_ATTACHMENTS:
+        yield Violation(Code.ATTACHMENTS_TOO_LARGE, "the attachments are over 25 MiB together", "attach")
+
+
+def raise_first(found: Iterator[Violation]) -> None:
+    """Raise PolicyRefused for the first violation, if there is one."""
+    for violation in found:
+        raise PolicyRefused(violation.code, violation.message, field=violation.field)

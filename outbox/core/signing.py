@@ -1,0 +1,85 @@
+"""Key rings: HMAC-SHA-256 under keys separated by purpose, with rotation (itsdangerous).
+
+A signature is 32 octets together with the id of the key that made it. Who can verify can forge, so which room holds
+which ring is the security model (../../docs/reference/privileges.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from itsdangerous import Signer
+from itsdangerous.encoding import base64_decode, base64_encode
+
+MINIMUM_KEY_OCTETS = 32
+REPLY_MAC_OCTETS = 16
+
+
+class Purpose(StrEnum):
+    """Labels that keep a MAC made for one use from being valid for another."""
+
+    DRAFT = "outbox.draft"
+    SYSTEM = "outbox.system"
+    GRANT = "outbox.grant"
+    REPLY = "outbox.reply"
+    JOURNAL = "outbox.journal"
+    KEY_ID = "outbox.key-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """32 octets, and the id of the key that made them."""
+
+    key_id: str
+    octets: bytes
+
+
+def _signer(key: bytes, purpose: Purpose) -> Signer:
+    return Signer(key, salt=purpose.encode(), key_derivation="hmac", digest_method=hashlib.sha256)
+
+
+def _mac(key: bytes, purpose: Purpose, payload: bytes) -> bytes:
+    return base64_decode(_signer(key, purpose).get_signature(payload))
+
+
+class KeyRing:
+    """The keys of one name, newest first. The newest signs; any may verify.
+
+    The secrets stay out of repr, pickles and error texts.
+    """
+
+    __slots__ = ("_keys", "_newest")
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        if not keys or any(len(key) < MINIMUM_KEY_OCTETS for key in keys):
+            raise ValueError(f"a key ring needs keys of at least {MINIMUM_KEY_OCTETS} octets")
+        self._keys = {_mac(key, Purpose.KEY_ID, b"")[:8].hex(): key for key in keys}
+        self._newest = next(iter(self._keys))
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(self._keys)})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a KeyRing does not leave its process")
+
+    def sign(self, purpose: Purpose, payload: bytes) -> Signature:
+        """MAC `payload` with the newest key."""
+        return Signature(self._newest, _mac(self._keys[self._newest], purpose, payload))
+
+    def verify(self, purpose: Purpose, payload: bytes, signature: Signature) -> bool:
+        """Whether the named key is in this ring and made `signature`; in constant time."""
+        key = self._keys.get(signature.key_id)
+        return key is not None and _signer(key, purpose).verify_signature(payload, base64_encode(signature.octets))
+
+    def reply_mac(self, payload: bytes) -> bytes:
+        """The first 16 octets of the newest key's MAC: short enough for the local part of an address."""
+        return _mac(self._keys[self._newest], Purpose.REPLY, payload)[:REPLY_MAC_OCTETS]
+
+    def verify_reply_mac(self, payload: bytes, mac: bytes) -> bool:
+        """Whether any key of this ring made `mac` for `payload`; in constant time for each key."""
+        made = [_mac(key, Purpose.REPLY, payload)[:REPLY_MAC_OCTETS] for key in self._keys.values()]
+        return sum(hmac.compare_digest(candidate, mac) for candidate in made) > 0

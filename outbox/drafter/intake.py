@@ -1,0 +1,174 @@
+"""The one intake: parse at the border, compose, check, sign. What comes out of here may be inserted as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from outbox.core.address import Mailbox, domain, parse_address, parse_mailbox
+from outbox.core.canonical import encode, envelope_fields, sha256, thread_fields
+from outbox.core.draft import MICROSECONDS, Draft, Envelope, Thread
+from outbox.core.errors import Code, PolicyRefused
+from outbox.core.message import Attachment, Content, adopt, compose, parse_message_ids, refuse_control
+from outbox.core.policy import Policy, kind_violations, raise_first, violations
+from outbox.core.signed import SignedDraft, sign_draft
+from outbox.core.signing import KeyRing
+
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an agent asks for, as it came. `ttl` in seconds; None takes the default."""
+
+    sender: str
+    to: tuple[str, ...]
+    subject: str
+    text: str | None = None
+    html: str | None = None
+    cc: tuple[str, ...] = ()
+    bcc: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    in_reply_to: str | None = None
+    references: tuple[str, ...] = ()
+    kind: str = "email"
+    agent: str = "python"
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What may be said beside a whole message; None takes it from the headers."""
+
+    sender: str | None = None
+    to: tuple[str, ...] | None = None
+    cc: tuple[str, ...] | None = None
+    bcc: tuple[str, ...] | None = None
+    kind: str = "email"
+    agent: str = "python"
+    ttl: int | None = None
+
+
+class Intake:
+    """Makes signed drafts out of what agents ask for."""
+
+    def __init__(self, ring: KeyRing, policy: Policy, default_ttl: int) -> None:
+        self._ring = ring
+        self._policy = policy
+        self._default_ttl = default_ttl
+
+    def compose(self, wanted: Wanted, draft_id: str, now: int) -> SignedDraft:
+        """A signed draft of parts. Raises PolicyRefused for the first rule that is broken."""
+        raise_first(kind_violations(wanted.kind, self._policy))
+        content = _content(wanted)
+        envelope = _envelope(content.sender.address, content.to, content.cc, _mailboxes(wanted.bcc, "bcc"))
+        message_id = f"<{draft_id}@{domain(envelope.sender)}>"
+        message = compose(content, draft_id, message_id)
+        draft = self._draft(wanted, draft_id, envelope, message, content.thread, now)
+        return self._sign(draft, _fingerprint(draft, _content_fields(content)))
+
+    def adopt(self, octets: bytes, overrides: Overrides, draft_id: str, now: int) -> SignedDraft:
+        """A signed draft of a whole message. Raises PolicyRefused for the first rule that is broken."""
+        raise_first(kind_violations(overrides.kind, self._policy))
+        host = next(iter(sorted(self._policy.from_domains)))
+        adopted = adopt(octets, draft_id, f"<{draft_id}@{host}>")
+        sender = adopted.sender.address if overrides.sender is None else parse_address(overrides.sender, "from")
+        envelope = _envelope(
+            sender,
+            adopted.to if overrides.to is None else _mailboxes(overrides.to, "to"),
+            adopted.cc if overrides.cc is None else _mailboxes(overrides.cc, "cc"),
+            adopted.bcc if overrides.bcc is None else _mailboxes(overrides.bcc, "bcc"),
+        )
+        draft = self._draft(overrides, draft_id, envelope, adopted.message, adopted.thread, now)
+        return self._sign(draft, _fingerprint(draft, {"message": sha256(adopted.stripped).hex()}))
+
+    def _draft(
+        self, asked: Wanted | Overrides, draft_id: str, envelope: Envelope, message: bytes, thread: Thread, now: int
+    ) -> Draft:
+        ttl = self._default_ttl if asked.ttl is None else asked.ttl
+        if not 1 <= ttl <= self._policy.max_ttl:
+            raise PolicyRefused(
+                Code.TTL_OUT_OF_RANGE, f"ttl: a draft lives for 1 to {self._policy.max_ttl} seconds", field="ttl"
+            )
+        return Draft(
+            id=draft_id,
+            kind=asked.kind,
+            agent=_agent(asked.agent),
+            envelope=envelope,
+            message=message,
+            created_at=now,
+            expires_at=now + ttl * MICROSECONDS,
+            thread=thread,
+        )
+
+    def _sign(self, draft: Draft, fingerprint: bytes) -> SignedDraft:
+        raise_first(violations(draft, self._policy))
+        return sign_draft(self._ring, draft, fingerprint)
+
+
+def _agent(name: str) -> str:
+    refuse_control(name, "agent")
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise PolicyRefused(Code.HEADER_INJECTION, f"agent: 1 to {_LONGEST_NAME} characters", field="agent")
+    return name
+
+
+def _content(wanted: Wanted) -> Content:
+    if not (wanted.text or "").strip() and not (wanted.html or "").strip():
+        raise PolicyRefused(Code.BODY_EMPTY, "the body is empty", field="text")
+    return Content(
+        sender=parse_mailbox(wanted.sender, "from"),
+        to=_mailboxes(wanted.to, "to"),
+        cc=_mailboxes(wanted.cc, "cc"),
+        subject=wanted.subject,
+        text=wanted.text,
+        html=wanted.html,
+        attachments=wanted.attachments,
+        thread=Thread(
+            _one_message_id(wanted.in_reply_to) if wanted.in_reply_to else None,
+            tuple(_one_message_id(reference) for reference in wanted.references),
+        ),
+    )
+
+
+def _one_message_id(text: str) -> str:
+    refuse_control(text, "references")
+    bracketed = text if text.startswith("<") else f"<{text}>"
+    if parse_message_ids(bracketed) != (bracketed,):
+        raise PolicyRefused(Code.MESSAGE_MALFORMED, f"{text[:100]!a} is not a Message-ID", field="references")
+    return bracketed
+
+
+def _mailboxes(texts: Iterable[str], field: str) -> tuple[Mailbox, ...]:
+    return tuple(parse_mailbox(text, field) for text in texts)
+
+
+def _envelope(sender: str, to: Iterable[Mailbox], cc: Iterable[Mailbox], bcc: Iterable[Mailbox]) -> Envelope:
+    """Each mailbox once, where it is first named: RCPT twice may mean two copies."""
+    seen: set[str] = set()
+    lists: list[tuple[str, ...]] = []
+    for mailboxes in (to, cc, bcc):
+        fresh = []
+        for mailbox in mailboxes:
+            if mailbox.address.casefold() not in seen:
+                seen.add(mailbox.address.casefold())
+                fresh.append(mailbox.address)
+        lists.append(tuple(fresh))
+    return Envelope(sender, *lists)
+
+
+def _fingerprint(draft: Draft, given: dict[str, object]) -> bytes:
+    """SHA-256 over what the agent gave: without id, time, Message-ID and boundaries."""
+    fields = {"kind": draft.kind, "envelope": envelope_fields(draft.envelope), "thread": thread_fields(draft.thread)}
+    return sha256(encode(fields | given))
+
+
+def _content_fields(content: Content) -> dict[str, object]:
+    return {
+        "from": [content.sender.name, content.sender.address],
+        "names": [mailbox.name for mailbox in (*content.to, *content.cc)],
+        "subject": content.subject,
+        "text": content.text,
+        "html": content.html,
+        "attachments": [[one.name, one.media_type, sha256(one.octets).hex()] for one in content.attachments],
+    }

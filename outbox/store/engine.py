@@ -1,0 +1,120 @@
+"""Connections to SQLite, set up so that COMMIT is durable and takes the write lock first.
+
+WAL with synchronous=FULL: NORMAL does not sync at commit, and a power cut could undo a claim after the mail has left.
+One write connection begins IMMEDIATE (pysqlite's own transactions are off); readers are separate and may only query.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from outbox.core.errors import Code, ConfigError, Unavailable
+
+BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another process
+PRAGMAS = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL
+    "foreign_keys": 1,
+    "recursive_triggers": 1,  # else INSERT OR REPLACE deletes behind the triggers' back
+    "trusted_schema": 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One SQLite file: the engine that writes (one connection, BEGIN IMMEDIATE) and the one that reads."""
+
+    path: Path
+    writer: Engine
+    reader: Engine
+
+    def close(self) -> None:
+        """Give both engines' connections back."""
+        self.writer.dispose()
+        self.reader.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for one consistent look. Raises Unavailable where the file cannot be read."""
+        with translated(self.path), self.reader.connect() as connection:
+            yield connection
+
+
+def connect(path: Path, *, create: bool = False) -> Database:
+    """Open the file at `path`. Raises ConfigError where it is missing, unless it may be created."""
+    if not create and not path.is_file():
+        raise ConfigError(
+            Code.DATABASE_MISSING, f"there is no database at {path}; `outbox init` makes one", field="database.url"
+        )
+    uri = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
+
+    def open_file() -> sqlite3.Connection:
+        return sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT / 1000
+        )
+
+    writer = create_engine("sqlite://", creator=open_file, poolclass=StaticPool)
+    reader = create_engine("sqlite://", creator=open_file)
+    event.listen(writer, "connect", _set_pragmas)
+    event.listen(writer, "begin", _begin_immediate)
+    event.listen(reader, "connect", _set_reader_pragmas)
+    event.listen(reader, "begin", _begin)
+    database = Database(path, writer, reader)
+    with translated(path):
+        _assert_pragmas(database)
+    return database
+
+
+def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for name, value in PRAGMAS.items():
+        cursor.execute(f"PRAGMA {name} = {value}")
+    cursor.close()
+
+
+def _set_reader_pragmas(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    _set_pragmas(connection, entry)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only = 1")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _assert_pragmas(database: Database) -> None:
+    with database.writer.connect() as connection:
+        for name, expected in PRAGMAS.items():
+            found = connection.execute(text(f"PRAGMA {name}")).scalar_one()
+            if found != expected:
+                raise Unavailable(
+                    Code.DATABASE_UNAVAILABLE,
+                    f"{database.path}: PRAGMA {name} is {found}, not {expected}; is the file on a network disk?",
+                )
+        connection.rollback()
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """SQLite's own errors as one line for the operator."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{path}: {error.orig}") from error
+    except sqlite3.Error as error:
+        raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{path}: {error}") from error

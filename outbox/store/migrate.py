@@ -1,0 +1,35 @@
+"""Bring a database to this version's revision (Alembic)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+from outbox.store.engine import Database, translated
+from outbox.store.schema import REVISION
+
+
+def scripts() -> Path:
+    """Where the migrations are: beside this module in an installed wheel, else at the checkout's top.
+
+    An editable install copies them into site-packages too, where they go stale; those are never found from here.
+    """
+    beside = Path(__file__).parent / "migrations"
+    return beside if beside.is_dir() else Path(__file__).parents[2] / "migrations"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    return config
+
+
+def upgrade(database: Database) -> str:
+    """Bring the database to REVISION and return that; each migration is one transaction."""
+    config = _config()
+    with translated(database.path), database.writer.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, REVISION)
+    return REVISION

@@ -1,0 +1,322 @@
+"""Reads, for every room. What they show comes from columns; whoever decides on it verifies it first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select, text
+
+from outbox.core.draft import Envelope
+from outbox.core.errors import Code, DraftUnknown
+from outbox.core.lifecycle import SYSTEM_KIND, Phase, State
+from outbox.store.rows import parse_envelope
+from outbox.store.schema import (
+    MOST_ASKS,
+    attempts,
+    drafts,
+    grants,
+    journal,
+    recipients,
+    rejections,
+    replies,
+    requests,
+    workers,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantView:
+    """Who approved, through what, when, and until when it holds."""
+
+    approver: str
+    channel: str
+    at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """Who was asked, by which system draft, when."""
+
+    approver: str
+    draft_id: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionView:
+    """Who rejected, why, when."""
+
+    approver: str
+    reason: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientView:
+    """What the relay said of one recipient."""
+
+    address: str
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One try, with the relay's last reply."""
+
+    id: str
+    worker_id: str
+    phase: str
+    outcome: str | None
+    code: int | None
+    enhanced: str | None
+    text: str | None
+    queue_id: str | None
+    wire_digest: bytes | None
+    started_at: int
+    gap_at: int | None
+    ended_at: int | None
+    recipients: tuple[RecipientView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftView:
+    """A draft as `list` shows it. Instants are microseconds UTC."""
+
+    id: str
+    kind: str
+    agent: str
+    state: State
+    envelope: Envelope
+    subject: str
+    digest: bytes
+    fingerprint: bytes
+    message_id: str
+    about: str | None
+    created_at: int
+    expires_at: int
+    not_before: int | None
+    stop_asked_at: int | None
+    error: tuple[str, str] | None
+    rejection: RejectionView | None
+    grants: tuple[GrantView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A draft with everything that happened to it."""
+
+    draft: DraftView
+    requests: tuple[RequestView, ...]
+    attempts: tuple[AttemptView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyView:
+    """One message that carried a token of ours, and what became of it."""
+
+    received_at: int
+    sender: str
+    message_id: str
+    draft_id: str | None
+    verdict: str
+    counted: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """An attempt that no living worker will finish."""
+
+    draft_id: str
+    attempt_id: str
+    worker_id: str
+    phase: Phase
+    kind: str
+
+
+def list_drafts(
+    connection: Connection,
+    *,
+    states: Sequence[State] = (),
+    system: bool = False,
+    limit: int = 100,
+    after: str | None = None,
+) -> list[DraftView]:
+    """Drafts, the oldest first; `after` is the id of the last one seen."""
+    query = select(drafts).order_by(drafts.c.id).limit(limit)
+    if states:
+        query = query.where(drafts.c.state.in_([state.value for state in states]))
+    if not system:
+        query = query.where(drafts.c.kind != SYSTEM_KIND)
+    if after is not None:
+        query = query.where(drafts.c.id > after)
+    return [_draft_view(connection, row) for row in connection.execute(query).all()]
+
+
+def story(connection: Connection, draft_id: str) -> Story:
+    """Everything about one draft. Raises DraftUnknown where there is none."""
+    row = connection.execute(select(drafts).where(drafts.c.id == draft_id)).one_or_none()
+    if row is None:
+        raise DraftUnknown(Code.DRAFT_UNKNOWN, f"there is no draft {draft_id}")
+    asked = connection.execute(
+        select(requests).where(requests.c.draft_id == draft_id).order_by(requests.c.created_at)
+    ).all()
+    tried = connection.execute(
+        select(attempts).where(attempts.c.draft_id == draft_id).order_by(attempts.c.started_at)
+    ).all()
+    return Story(
+        _draft_view(connection, row),
+        tuple(RequestView(one.approver, one.carrier_id, one.created_at) for one in asked),
+        tuple(_attempt_view(connection, one) for one in tried),
+    )
+
+
+def _draft_view(connection: Connection, row: Row[tuple[object, ...]]) -> DraftView:
+    granted = connection.execute(select(grants).where(grants.c.draft_id == row.id).order_by(grants.c.at)).all()
+    rejected = connection.execute(select(rejections).where(rejections.c.draft_id == row.id)).one_or_none()
+    return DraftView(
+        id=row.id,
+        kind=row.kind,
+        agent=row.agent,
+        state=State(row.state),
+        envelope=_shown_envelope(row.envelope),
+        subject=row.subject,
+        digest=row.digest,
+        fingerprint=row.fingerprint,
+        message_id=row.message_id,
+        about=row.about,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        not_before=row.not_before,
+        stop_asked_at=row.stop_asked_at,
+        error=(row.error_code, row.error_message) if row.error_code is not None else None,
+        rejection=RejectionView(rejected.approver, rejected.reason, rejected.at) if rejected else None,
+        grants=tuple(GrantView(one.approver, one.channel, one.at, one.expires_at) for one in granted),
+    )
+
+
+def _shown_envelope(stored: str) -> Envelope:
+    try:
+        return parse_envelope(stored)
+    except (ValueError, KeyError, TypeError):  # an altered row is still listed; the worker refuses it
+        return Envelope(f"(unreadable) {json.dumps(stored[:100])}", ())
+
+
+def _attempt_view(connection: Connection, row: Row[tuple[object, ...]]) -> AttemptView:
+    heard = connection.execute(select(recipients).where(recipients.c.attempt_id == row.id)).all()
+    return AttemptView(
+        id=row.id,
+        worker_id=row.worker_id,
+        phase=row.phase,
+        outcome=row.outcome,
+        code=row.code,
+        enhanced=row.enhanced,
+        text=row.text,
+        queue_id=row.queue_id,
+        wire_digest=row.wire_digest,
+        started_at=row.started_at,
+        gap_at=row.gap_at,
+        ended_at=row.ended_at,
+        recipients=tuple(RecipientView(one.address, one.code, one.text) for one in heard),
+    )
+
+
+def list_replies(connection: Connection) -> list[ReplyView]:
+    """Every recorded reply, the oldest first."""
+    rows = connection.execute(select(replies).order_by(replies.c.received_at, replies.c.id)).all()
+    return [
+        ReplyView(row.received_at, row.sender, row.message_id, row.draft_id, row.verdict, bool(row.counted), row.why)
+        for row in rows
+    ]
+
+
+def unasked(connection: Connection, approver: str, *, now: int, limit: int = 100) -> list[tuple[str, int]]:
+    """Pending drafts that `approver` is to be asked about, with the number of that ask.
+
+    A request is asked again where the system draft that carried it failed, at most MOST_ASKS times.
+    """
+    carrier = drafts.alias("carrier")
+    underway = (
+        exists()
+        .where(requests.c.draft_id == drafts.c.id, requests.c.approver == approver)
+        .where(requests.c.carrier_id == carrier.c.id)
+        .where(or_(carrier.c.state.not_in([State.FAILED.value, State.EXPIRED.value]), requests.c.ask >= MOST_ASKS))
+    )
+    asked = (
+        select(func.count())
+        .where(requests.c.draft_id == drafts.c.id, requests.c.approver == approver)
+        .scalar_subquery()
+    )
+    rows = connection.execute(
+        select(drafts.c.id, asked.label("asked"))
+        .where(text("drafts.state = 'pending'"), drafts.c.expires_at > now, not_(underway))
+        .order_by(drafts.c.id)
+        .limit(limit)
+    ).all()
+    return [(row.id, row.asked + 1) for row in rows]
+
+
+def state_of(connection: Connection, draft_id: str) -> State | None:
+    """The state a draft is in, or None."""
+    found = connection.execute(select(drafts.c.state).where(drafts.c.id == draft_id)).scalar_one_or_none()
+    return State(found) if found is not None else None
+
+
+def is_recorded(connection: Connection, mailbox: str, uid: str) -> bool:
+    """Whether this message of this mailbox was read to its end before."""
+    return (
+        connection.execute(select(replies.c.id).where(replies.c.mailbox == mailbox, replies.c.uid == uid)).first()
+        is not None
+    )
+
+
+def was_seen(connection: Connection, raw_digest: bytes, message_id: str) -> bool:
+    """Whether the same octets or the same Message-ID came before, or left through this outbox."""
+    came = select(replies.c.id).where(
+        or_(replies.c.digest == raw_digest, and_(replies.c.message_id == message_id, replies.c.message_id != ""))
+    )
+    left = select(drafts.c.id).where(drafts.c.message_id == message_id)
+    return connection.execute(came).first() is not None or connection.execute(left).first() is not None
+
+
+def answers_given(connection: Connection, draft_id: str) -> int:
+    """How many replies about a draft were answered."""
+    query = select(func.count()).where(replies.c.draft_id == draft_id, text("answer_id IS NOT NULL"))
+    return int(connection.execute(query).scalar_one())
+
+
+def attempts_made(connection: Connection, draft_id: str) -> int:
+    """How often a draft was tried, the try under way included."""
+    query = select(func.count()).select_from(attempts).where(attempts.c.draft_id == draft_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def workers_not_ended(connection: Connection, host: str) -> list[str]:
+    """Ids of this host's workers that have not ended, as far as the database knows."""
+    return list(
+        connection.execute(select(workers.c.id).where(workers.c.ended_at.is_(None), workers.c.host == host)).scalars()
+    )
+
+
+def abandoned(connection: Connection) -> list[OpenAttempt]:
+    """Open attempts of workers that have ended."""
+    rows = connection.execute(
+        select(attempts.c.draft_id, attempts.c.id, attempts.c.worker_id, attempts.c.phase, drafts.c.kind)
+        .select_from(attempts.join(workers).join(drafts, drafts.c.id == attempts.c.draft_id))
+        .where(text("attempts.phase <> 'done'"), workers.c.ended_at.is_not(None))
+    ).all()
+    return [OpenAttempt(row.draft_id, row.id, row.worker_id, Phase(row.phase), row.kind) for row in rows]
+
+
+def journal_actions(connection: Connection, draft_id: str) -> list[tuple[int, str, str]]:
+    """When, by which writer and what: the journal's rows about one draft, in order."""
+    rows = connection.execute(
+        select(journal.c.at, journal.c.writer, journal.c.action)
+        .where(journal.c.draft_id == draft_id)
+        .order_by(journal.c.at, journal.c.seq)
+    ).all()
+    return [(row.at, row.writer, row.action) for row in rows]

@@ -1,0 +1,150 @@
+"""The one thread that writes: it does whatever transitions wait in one transaction, and wakes their waiters.
+
+Each runs under a savepoint of its own, so that a loser fails alone. A waiter hears nothing before COMMIT has returned;
+where COMMIT itself fails its fate is unknown, every waiter gets CommitUnknown, and nobody acts on what was asked.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from outbox.core.errors import Code, StateRefused, Unavailable
+from outbox.core.lifecycle import Room
+from outbox.store.engine import Database
+from outbox.store.journal import Chain
+
+Result = TypeVar("Result")
+MOST_IN_ONE_COMMIT = 256
+LEFT_FREE = 0.0005  # seconds between back-to-back commits, so that another process's "stop" gets the lock
+
+
+class CommitUnknown(Unavailable):
+    """COMMIT did not return: what was asked may or may not be stored. Nobody may send on the strength of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What a transition may use: the connection, and the journal of the room that writes."""
+
+    connection: Connection
+    chain: Chain
+
+    @property
+    def room(self) -> Room:
+        """Whose transition this is."""
+        return self.chain.room
+
+    def journal(
+        self,
+        action: str,
+        *,
+        now: int,
+        draft_id: str | None = None,
+        attempt_id: str | None = None,
+        detail: Mapping[str, str | int | None] | None = None,
+    ) -> None:
+        """Record what this transaction does."""
+        self.chain.append(self.connection, action, now=now, draft_id=draft_id, attempt_id=attempt_id, detail=detail)
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[Transaction], Any]
+    future: Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """Owns the write connection of one process. `submit` from any thread; `close` when the room is left."""
+
+    def __init__(self, database: Database, chain: Chain) -> None:
+        self._database = database
+        self._chain = chain
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="outbox-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Transaction], Result]) -> Future[Result]:
+        """Ask for `work` in the next transaction; its result, or its own error, comes after COMMIT."""
+        future: Future[Result] = Future()
+        self._jobs.put(_Job(work, future))
+        return future
+
+    def run(self, work: Callable[[Transaction], Result]) -> Result:
+        """`submit`, and wait for it."""
+        return self.submit(work).result()
+
+    def close(self) -> None:
+        """Do what was submitted, then stop."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            first = self._jobs.get()
+            if first is None:
+                return
+            jobs, closing = self._waiting(first)
+            self._commit(jobs)
+            if closing:
+                return
+            if not self._jobs.empty():
+                time.sleep(LEFT_FREE)
+
+    def _waiting(self, first: _Job) -> tuple[list[_Job], bool]:
+        jobs = [first]
+        while len(jobs) < MOST_IN_ONE_COMMIT:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return jobs, False
+            if job is None:
+                return jobs, True
+            jobs.append(job)
+        return jobs, False
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        before = self._chain.seq, self._chain.head
+        try:
+            with self._database.writer.connect() as connection, connection.begin():
+                for job in jobs:
+                    self._attempt(connection, job)
+        except DBAPIError as error:
+            self._chain.seq, self._chain.head = before
+            unknown = CommitUnknown(Code.DATABASE_UNAVAILABLE, f"{self._database.path}: {error.orig}")
+            for job in jobs:
+                job.future.set_exception(unknown)
+            return
+        for job in jobs:
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
+
+    def _attempt(self, connection: Connection, job: _Job) -> None:
+        before = self._chain.seq, self._chain.head
+        savepoint = connection.begin_nested()
+        try:
+            job.result = job.work(Transaction(connection, self._chain))
+            savepoint.commit()
+        except Exception as error:  # noqa: BLE001  the waiter's own: it is raised there, and the others go on
+            savepoint.rollback()
+            self._chain.seq, self._chain.head = before
+            job.error = _refusal(error)
+
+
+def _refusal(error: Exception) -> Exception:
+    """A constraint or trigger that said no, in the words of the tree; anything else as it is."""
+    if not isinstance(error, IntegrityError):
+        return error
+    return StateRefused(Code.STATE_CONFLICT, f"the database refused it: {str(error.orig).removeprefix('outbox: ')}")

@@ -1,0 +1,238 @@
+"""The SMTP transaction: connect, MAIL, RCPT, DATA, the message, the gap, the dot, the reply.
+
+aiosmtplib connects, negotiates TLS and logs in; the transaction is ours, because its own cannot tell what happened
+before the final dot from what happened after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+import aiosmtplib
+
+from outbox.core.draft import Envelope
+from outbox.transport.dialogue import Dialogue
+from outbox.transport.outcome import (
+    Accepted,
+    Break,
+    Heard,
+    NotSent,
+    Outcome,
+    Refused,
+    Reply,
+    Step,
+    judge,
+    judge_dot,
+    judge_recipients,
+)
+
+GAP_AGE = 2.0  # seconds from the gap's commit within which the dot must be written
+_QUIT_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Where to submit, and how. Timeouts in seconds; the password stays out of repr."""
+
+    host: str
+    port: int
+    security: Literal["tls", "starttls", "none"]
+    timeout: float
+    final_timeout: float
+    username: str = ""
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Relay({self.host}:{self.port}, {self.security})"
+
+
+@dataclass(frozen=True, slots=True)
+class GapEntered:
+    """The gap is committed; `at` is seconds of `boottime()` just before that."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GapRefused:
+    """The draft may not be sent any more, or it is not known whether the gap was stored."""
+
+    why: str
+
+
+EnterGap = Callable[[], Awaitable[GapEntered | GapRefused]]
+
+
+def boottime() -> float:
+    """Seconds that also pass while the machine sleeps, so that a process that woke up sees how long it was away."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+class SmtpTransport:
+    """Sends one message at a time to one relay, each on a connection of its own."""
+
+    def __init__(self, relay: Relay, *, tls: ssl.SSLContext | None = None) -> None:
+        self._relay = relay
+        self._tls = None if relay.security == "none" else tls or ssl.create_default_context()
+        self._name = _own_name()
+
+    async def send(self, envelope: Envelope, octets: bytes, enter_gap: EnterGap) -> Outcome:
+        """Send exactly these octets (CRLF line ends) to exactly this envelope; how it went is the returned value."""
+        connected = await self._connect()
+        if isinstance(connected, NotSent):
+            return connected
+        dialogue, extensions = connected
+        lacking = _lacking(envelope, octets, extensions)
+        if lacking is not None:
+            await self._quit(dialogue)
+            return lacking
+        try:
+            outcome = await self._transact(dialogue, envelope, octets, extensions, enter_gap)
+            if isinstance(outcome, (Accepted, Refused)):
+                await self._quit(dialogue)
+            return outcome
+        finally:
+            dialogue.abort()
+
+    async def _connect(self) -> tuple[Dialogue, dict[str, str]] | NotSent:
+        relay = self._relay
+        client = aiosmtplib.SMTP(
+            hostname=relay.host,
+            port=relay.port,
+            use_tls=relay.security == "tls",
+            start_tls=relay.security == "starttls",
+            tls_context=self._tls,
+            timeout=relay.timeout,
+            local_hostname=self._name,
+        )
+        with ExitStack() as unless_handed_over:
+            unless_handed_over.callback(client.close)
+            try:
+                await client.connect()
+                await client.ehlo()
+                if relay.username:
+                    await client.login(relay.username, relay.password or "")
+            except (aiosmtplib.SMTPException, OSError) as error:
+                return _not_connected(relay, error)
+            transport = client.transport
+            if not isinstance(transport, asyncio.Transport):
+                return NotSent(f"{relay.host}:{relay.port}: the connection was lost after EHLO")
+            unless_handed_over.pop_all()
+        return Dialogue(transport), client.esmtp_extensions
+
+    async def _transact(
+        self,
+        dialogue: Dialogue,
+        envelope: Envelope,
+        octets: bytes,
+        extensions: dict[str, str],
+        enter_gap: EnterGap,
+    ) -> Outcome:
+        timeout = self._relay.timeout
+        mail = await dialogue.command(_mail(envelope, octets, extensions), timeout)
+        if (outcome := judge(Step.MAIL, mail)) is not None:
+            return outcome
+        heard: list[Heard] = []
+        for address in envelope.recipients:
+            reply = await dialogue.command(f"RCPT TO:<{address}>", timeout)
+            if isinstance(reply, Break):
+                return NotSent(f"{Step.RCPT}: {reply.why}")
+            heard.append(Heard(address, reply))
+        if (outcome := judge_recipients(heard)) is not None:
+            return outcome
+        go_ahead = await dialogue.command("DATA", timeout)
+        if (outcome := judge(Step.DATA, go_ahead, heard)) is not None:
+            return outcome
+        broken = await dialogue.write(_stuffed(octets), timeout)
+        if broken is not None:
+            return NotSent(f"{Step.BODY}: {broken.why}")
+        return await self._cross_gap(dialogue, heard, enter_gap)
+
+    async def _cross_gap(self, dialogue: Dialogue, heard: list[Heard], enter_gap: EnterGap) -> Outcome:
+        entered = await enter_gap()
+        if isinstance(entered, GapRefused):
+            return NotSent(entered.why)
+        unsettled = await dialogue.unsettled()
+        if unsettled is not None:
+            return NotSent(f"{Step.BODY}: {unsettled.why}")
+        if boottime() - entered.at >= GAP_AGE:
+            return NotSent(f"the gap was entered over {GAP_AGE:g} s ago; this process was held up")
+        dialogue.write_dot()
+        return judge_dot(await dialogue.reply(self._relay.final_timeout), heard)
+
+    async def _quit(self, dialogue: Dialogue) -> None:
+        await dialogue.command("QUIT", _QUIT_TIMEOUT)
+        dialogue.abort()
+
+
+def _own_name() -> str:
+    """What EHLO says: this host's full name, or where it has none the loopback literal (RFC 5321 4.1.3)."""
+    name = socket.gethostname()
+    return name if "." in name.strip(".") and name.isascii() else "[127.0.0.1]"
+
+
+def _mail(envelope: Envelope, octets: bytes, extensions: dict[str, str]) -> str:
+    words = [f"MAIL FROM:<{envelope.sender}>"]
+    if "size" in extensions:
+        words.append(f"SIZE={len(octets)}")
+    if not octets.isascii():
+        words.append("BODY=8BITMIME")
+    if _needs_smtputf8(envelope):
+        words.append("SMTPUTF8")
+    return " ".join(words)
+
+
+def _needs_smtputf8(envelope: Envelope) -> bool:
+    return not "".join((envelope.sender, *envelope.recipients)).isascii()
+
+
+def _lacking(envelope: Envelope, octets: bytes, extensions: dict[str, str]) -> NotSent | None:
+    """Why this relay cannot take this message at all, if so."""
+    limit = extensions.get("size", "").strip()
+    if limit.isdigit() and 0 < int(limit) < len(octets):
+        return NotSent(f"the relay takes at most {limit} octets, the message has {len(octets)}", transient=False)
+    if not octets.isascii() and "8bitmime" not in extensions:
+        return NotSent("the message has octets beyond ASCII and the relay does not offer 8BITMIME", transient=False)
+    if _needs_smtputf8(envelope) and "smtputf8" not in extensions:
+        return NotSent("an address is beyond ASCII and the relay does not offer SMTPUTF8", transient=False)
+    return None
+
+
+def _stuffed(octets: bytes) -> bytes:
+    stuffed = octets.replace(b"\r\n.", b"\r\n..")
+    return b"." + stuffed if stuffed.startswith(b".") else stuffed
+
+
+def _not_connected(relay: Relay, error: Exception) -> NotSent:
+    """The table's first line: transient if network or 4yz; where the next draft would fare no better, halt.
+
+    The relay's words after a login are left out: some repeat what they were given.
+    """
+    where = f"{relay.host}:{relay.port}"
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError):
+        reply = Reply(error.code, None, "login refused")
+        return NotSent(f"{where}: the login was refused ({error.code})", halt=error.code >= 500, reply=reply)
+    if _certificate_error(error):
+        return NotSent(f"{where}: its certificate could not be verified", halt=True)
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        reply = Reply(error.code, None, " ".join(error.message.split())[:1000])
+        return NotSent(f"{where}: {reply}", halt=error.code >= 500, reply=reply)
+    if isinstance(error, (OSError, aiosmtplib.SMTPTimeoutError, aiosmtplib.SMTPConnectError)):
+        return NotSent(f"{where}: {' '.join(str(error).split())}")
+    return NotSent(f"{where}: {' '.join(str(error).split())}", halt=True)
+
+
+def _certificate_error(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,44 @@
+"""A worker is alive while it holds its lock: no heartbeat, nothing written, and the kernel lets go when it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class WorkerLock:
+    """An exclusive flock on `state/worker-ID.lock` for as long as this worker lives."""
+
+    def __init__(self, state_dir: Path, worker_id: str) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._file = _file(state_dir, worker_id)
+        self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Let go, and leave no file behind."""
+        self._file.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def is_alive(state_dir: Path, worker_id: str) -> bool:
+    """Whether a worker of this host holds its lock; the file of a dead one is taken away."""
+    file = _file(state_dir, worker_id)
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        file.unlink(missing_ok=True)
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _file(state_dir: Path, worker_id: str) -> Path:
+    return state_dir / f"worker-{worker_id}.lock"

@@ -1,0 +1,77 @@
+"""What a dead worker left behind: provably unsent attempts are let go, the others stay in front of the operator."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from outbox.alerts import Alerts
+from outbox.clock import Clock
+from outbox.core.errors import Code, StateRefused
+from outbox.core.lifecycle import SYSTEM_KIND, Outcome, Phase
+from outbox.store.claims import Claim, Report, end_worker_once, fail_if_held, finish_if_open, release_if_held
+from outbox.store.engine import Database
+from outbox.store.views import OpenAttempt, abandoned, workers_not_ended
+from outbox.store.writer import Transaction, Writer
+from outbox.worker.lock import is_alive
+
+log = logging.getLogger("outbox.worker")
+_UNSENT = Report(Outcome.NOT_SENT, None, None, "its worker ended before the final dot")
+_DOUBTFUL = Report(Outcome.IN_DOUBT, None, None, "its worker ended in the gap")
+
+
+class Recovery:
+    """Looks after the attempts of this host's workers that have ended."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        writer: Writer,
+        alerts: Alerts,
+        state_dir: Path,
+        release_proven: bool,
+        clock: Clock,
+    ) -> None:
+        self._database, self._writer, self._alerts = database, writer, alerts
+        self._state_dir, self._release_proven, self._clock = state_dir, release_proven, clock
+
+    def recover(self, *, ended: str | None = None) -> None:
+        """Find dead workers, and let go of what they, or the worker `ended`, provably did not send."""
+        with self._database.reading() as connection:
+            candidates = workers_not_ended(connection, socket.gethostname())
+        died = [worker_id for worker_id in candidates if not is_alive(self._state_dir, worker_id)]
+        for worker_id in died:
+            self._run(partial(end_worker_once, worker_id=worker_id, now=self._clock()))
+        with self._database.reading() as connection:
+            left = abandoned(connection)
+        for attempt in left:
+            self._look_after(attempt, newly=attempt.worker_id in (*died, ended))
+
+    def _look_after(self, attempt: OpenAttempt, *, newly: bool) -> None:
+        if attempt.phase is Phase.CLAIMED and self._release_proven:
+            self._run(lambda tx: self._let_go(tx, attempt))
+        elif attempt.phase is Phase.GAP and attempt.kind == SYSTEM_KIND:
+            self._run(lambda tx: self._give_up(tx, attempt))
+        elif attempt.phase is Phase.GAP and newly:
+            message = f"draft {attempt.draft_id}: its worker died in the gap; it may have been sent"
+            self._alerts.tell(Code.IN_DOUBT, message, draft_id=attempt.draft_id)
+
+    def _let_go(self, tx: Transaction, attempt: OpenAttempt) -> None:
+        claim, now = Claim(attempt.draft_id, attempt.attempt_id), self._clock()
+        finish_if_open(tx, claim, _UNSENT, now=now)
+        release_if_held(tx, claim, not_before=now, now=now)
+
+    def _give_up(self, tx: Transaction, attempt: OpenAttempt) -> None:
+        claim, now = Claim(attempt.draft_id, attempt.attempt_id), self._clock()
+        finish_if_open(tx, claim, _DOUBTFUL, now=now)
+        fail_if_held(tx, claim, code=Code.IN_DOUBT, message=_DOUBTFUL.text, now=now)
+
+    def _run(self, work: Callable[[Transaction], None]) -> None:
+        try:
+            self._writer.run(work)
+        except StateRefused as lost:
+            log.info("%s", lost, extra={"action": "lost"})

@@ -1,0 +1,40 @@
+"""Fixtures for every room: a relay and a house of its own for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house import House
+from tests.relay.recording import RecordingRelay
+
+for name in [name for name in os.environ if name.startswith("OUTBOX_")]:
+    del os.environ[name]  # a developer's own outbox is not this one
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    with RecordingRelay() as started:
+        yield started
+
+
+@pytest.fixture
+def house(tmp_path: Path, relay: RecordingRelay) -> House:
+    return House.build(tmp_path, relay)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """In CI a skipped test is a failure: it says why, and what `make servers` did not find."""
+    del exitstatus
+    if os.environ.get("CI") == "true" and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("CI=true: a skipped test fails the run", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """See `pytest_terminal_summary`."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and exitstatus == 0 and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

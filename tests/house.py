@@ -1,0 +1,209 @@
+"""One outbox in a folder of its own, entered by its rooms' doors, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+
+from outbox import config, drafter, inbox, operator, worker
+from outbox.config import Settings
+from outbox.drafter.intake import Wanted
+from outbox.operator.setup import Plan, initialise
+from outbox.store.views import DraftView, ReplyView, Story
+from tests.relay.recording import RecordingRelay
+
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+FOUNDER = "founder@acme.example"
+APPROVAL = "approve@acme.example"
+SALES = "sales@acme.example"
+JANE = "jane@customer.example"
+
+
+@dataclass
+class HandClock:
+    """Microseconds UTC that only the test moves."""
+
+    now: int = 1_800_000_000 * SECOND
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, microseconds: int) -> None:
+        self.now += microseconds
+
+
+@dataclass
+class House:
+    """An initialised outbox: one approver, a Maildir, and a relay on loopback."""
+
+    folder: Path
+    relay: RecordingRelay
+    clock: HandClock = field(default_factory=HandClock)
+    replies_written: int = 0
+
+    @classmethod
+    def build(cls, folder: Path, relay: RecordingRelay) -> House:
+        for part in ("new", "cur", "tmp"):
+            (folder / "Maildir" / part).mkdir(parents=True)
+        initialise(
+            Plan(
+                folder=folder,
+                from_domains=("acme.example",),
+                approvers=(FOUNDER,),
+                address=APPROVAL,
+                mailbox="maildir:Maildir",
+                authenticity="none",
+                relay_host="127.0.0.1",
+                relay_port=relay.port,
+            )
+        )
+        return cls(folder, relay)
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "outbox.db"
+
+    @property
+    def maildir(self) -> Path:
+        return self.folder / "Maildir"
+
+    @property
+    def settings(self) -> Settings:
+        return config.load(self.folder / "outbox.toml")
+
+    def set(self, section: str, **values: str) -> None:
+        """Write settings as TOML text into a section that may be there already."""
+        file = self.folder / "outbox.toml"
+        lines = file.read_text().splitlines()
+        for name, value in values.items():
+            head = f"[{section}]"
+            if head not in lines:
+                lines += ["", head]
+            start = lines.index(head)
+            end = next((n for n in range(start + 1, len(lines)) if lines[n].startswith("[")), len(lines))
+            kept = [line for line in lines[start + 1 : end] if not line.removeprefix("# ").startswith(f"{name} =")]
+            lines = [*lines[: start + 1], f"{name} = {value}", *kept, *lines[end:]]
+        file.write_text("\n".join(lines) + "\n")
+
+    def draft(self, *, idempotency_key: str | None = None, **given: object) -> DraftView:
+        wanted: dict[str, object] = {
+            "sender": SALES,
+            "to": (JANE,),
+            "subject": "Offer",
+            "text": "Dear Jane,\n\nhere it is.",
+        }
+        with drafter.open(self.settings, clock=self.clock) as room:
+            return room.draft(Wanted(**(wanted | given)), idempotency_key=idempotency_key).draft  # type: ignore[arg-type]
+
+    def inbox(self) -> None:
+        """Look once: expire, read, ask."""
+        with inbox.open(self.settings, clock=self.clock) as room:
+            room.once()
+
+    def drain(self) -> None:
+        """Send what is approved and due."""
+        with worker.open(self.settings, clock=self.clock) as room:
+            room.run(drain=True)
+
+    def approve(self, draft_id: str) -> Story:
+        """Approve at the terminal."""
+        with operator.open(self.settings, clock=self.clock) as desk:
+            return desk.approve(draft_id, named=None)
+
+    def approved(self, **given: object) -> DraftView:
+        """A draft that was approved at the terminal."""
+        return self.approve(self.draft(**given).id).draft  # type: ignore[arg-type]
+
+    def cancel(self, draft_id: str) -> Story:
+        with operator.open(self.settings, clock=self.clock) as desk:
+            return desk.cancel(draft_id)
+
+    def story(self, draft_id: str) -> Story:
+        with operator.read(self.settings) as records:
+            return records.show(draft_id)
+
+    def drafts(self, *, system: bool = False) -> list[DraftView]:
+        with operator.read(self.settings) as records:
+            return records.drafts(system=system)
+
+    def replies(self) -> list[ReplyView]:
+        with operator.read(self.settings) as records:
+            return records.replies()
+
+    def request_for(self, draft_id: str) -> EmailMessage:
+        """The request as the relay got it: ask and drain first."""
+        for sent in reversed(self.relay.messages):
+            message = message_from_bytes(sent.octets, policy=policy.default)
+            if f"draft={draft_id};" in str(message.get("X-Outbox-Request", "")).replace("\n", ""):
+                return message
+        raise AssertionError(f"no request for {draft_id} reached the relay")
+
+    def ask(self, draft_id: str) -> EmailMessage:
+        """Ask, let the request leave, and return it as the approver got it."""
+        self.inbox()
+        self.drain()
+        return self.request_for(draft_id)
+
+    def reply(self, request: EmailMessage, text: str, *, sender: str = FOUNDER, **headers: str | None) -> Path:
+        """Put a reply into the Maildir as a mail client would write it; a header that is None is left out."""
+        self.replies_written += 1
+        quoted = "\n".join(f"> {line}" for line in str(request.get_body().get_content()).splitlines()[:20])  # type: ignore[union-attr]
+        values: dict[str, str | None] = {
+            "From": f"The Founder <{sender}>",
+            "To": str(request["Reply-To"]),
+            "Subject": f"Re: {request['Subject']}",
+            "Date": format_datetime(datetime.fromtimestamp(self.clock.now // SECOND, UTC)),
+            "Message-ID": f"<reply-{self.replies_written}@phone.example>",
+            "In-Reply-To": str(request["Message-ID"]),
+            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Transfer-Encoding": "8bit",
+        } | {name.replace("_", "-"): value for name, value in headers.items()}
+        head = "".join(f"{name}: {value}\n" for name, value in values.items() if value is not None)
+        body = f"{text}\n\nOn Fri, 15 Jan 2027 at 08:00, Outbox <{APPROVAL}> wrote:\n{quoted}\n"
+        return self.deliver(f"{head}\n{body}".encode())
+
+    def deliver(self, octets: bytes) -> Path:
+        """Put a raw message into the Maildir."""
+        number = len(list((self.maildir / "new").iterdir())) + 1
+        file = self.maildir / "new" / f"{self.clock.now}.{number}.test"
+        file.write_bytes(octets)
+        return file
+
+    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        """Plain SQL, read."""
+        with self.connection() as connection:
+            return connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A stranger's connection, with the guards in force."""
+        connection = sqlite3.connect(self.database, isolation_level=None)
+        try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA recursive_triggers = ON")
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def as_thief(self) -> Iterator[sqlite3.Connection]:
+        """A connection to the file with every trigger gone; they are put back afterwards, as a careful thief would."""
+        connection = sqlite3.connect(self.database, isolation_level=None)
+        try:
+            triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+            for name, _ in triggers:
+                connection.execute(f"DROP TRIGGER {name}")
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            yield connection
+            for _, sql in triggers:
+                connection.execute(sql)
+        finally:
+            connection.close()
