@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: demo test lint servers constraints clean
+.PHONY: help demo test lint servers constraints clean
 .DEFAULT_GOAL := help
 
 help:

@@ -45,10 +45,11 @@ class Alerts:
         self._command = shlex.split(settings.alerts.command)
         self._file = settings.state_dir / f"{room}.json"
         self._room, self._ring, self._writer, self._clock = room, ring, writer, clock
-        self._raised: list[Alert] = []
+        self._raised = _earlier(self._file)
 
     def tell(self, code: Code, message: str, *, draft_id: str | None = None, by_mail: bool = True) -> None:
         """Raise one alert. `by_mail` is false where a system draft is what went wrong: they never cause another."""
+        message = "".join(character if character.isprintable() else " " for character in message).replace("=?", "= ?")
         alert = Alert(code, message, draft_id, self._clock())
         log.error(message, extra={"action": "alert", "code": code.value, "draft": draft_id})
         self._raised = [*self._raised, alert][-_KEPT:]
@@ -87,11 +88,19 @@ class Alerts:
             expires_at=now + _TTL,
             about=alert.draft_id,
         )
-        signed = sign_notice(self._ring, notice, self._room, new_id(now), now)
         try:
+            signed = sign_notice(self._ring, notice, self._room, new_id(now), now)
             self._writer.run(lambda tx: insert_system(tx, signed, now=now))
         except OutboxError as error:
             log.warning("the alert could not be mailed: %s", error, extra={"action": "alert-mail"})
+
+
+def _earlier(file: Path) -> list[Alert]:
+    """What the last run of this room left in its state file, if that can be read."""
+    try:
+        return [Alert(**alert) for alert in json.loads(file.read_text())["alerts"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _text(alert: Alert) -> str:

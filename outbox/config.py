@@ -7,13 +7,13 @@ line naming the setting, before anything is opened. Every setting is described i
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,148 +21,27 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from outbox.core.address import parse_address
-from outbox.core.errors import Code, ConfigError, OutboxError
+from outbox.core.address import without_extension
+from outbox.core.errors import Code, ConfigError
 from outbox.core.policy import Policy
 from outbox.core.signing import KeyRing
 from outbox.keyfiles import read_key, read_secret
+from outbox.sections import (
+    AlertSettings,
+    ApprovalSettings,
+    DatabaseSettings,
+    KeySettings,
+    MailboxSettings,
+    OperatorSettings,
+    PolicySettings,
+    ReconcileSettings,
+    RelaySettings,
+    ThermalSettings,
+    WorkerSettings,
+)
 
 Value = TypeVar("Value")
 LONGEST_LOCAL_PART = 24
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(value: object) -> object:
-    """Seconds out of `90`, "90s", "15m", "24h" or "7d"; anything else is left for pydantic to refuse."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value.strip())
-        if found is None:
-            raise ValueError('a duration is a number of seconds, or "90s", "15m", "24h", "7d"')
-        return int(found[1]) * _UNITS[found[2] or "s"]
-    return value
-
-
-def _address(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_address(value, "address")
-    except OutboxError as error:
-        raise ValueError("not one e-mail address") from error
-
-
-def _domain(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_address(f"a@{value}", "domain").partition("@")[2]
-    except OutboxError as error:
-        raise ValueError("not a mail domain") from error
-
-
-Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=1, le=366 * 86400)]
-Retry = Annotated[int, BeforeValidator(parse_duration), Field(ge=0, le=366 * 86400)]
-Address = Annotated[str, BeforeValidator(_address)]
-Domain = Annotated[str, BeforeValidator(_domain)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class DatabaseSettings(_Section):
-    """Where drafts are kept."""
-
-    url: str = "sqlite:///outbox.db"
-    state_dir: Path = Path("state")
-
-
-class KeySettings(_Section):
-    """Files of raw octets, newest first."""
-
-    draft: tuple[Path, ...] = (Path("keys/draft.key"),)
-    grant: tuple[Path, ...] = (Path("keys/grant.key"),)
-
-
-class PolicySettings(_Section):
-    """What may be drafted at all."""
-
-    from_domains: tuple[Domain, ...] = ()
-    max_recipients: Annotated[int, Field(ge=1, le=1000)] = 10
-    default_ttl: Duration = 86400
-    max_ttl: Duration = 30 * 86400
-    refuse_kinds: tuple[str, ...] = ()
-
-
-class ApprovalSettings(_Section):
-    """Who approves, and how it is known that it was he."""
-
-    approvers: tuple[Address, ...] = ()
-    address: Address | None = None
-    grant_ttl: Duration = 86400
-    terminal: Literal["on", "off"] = "on"
-    authenticity: Literal["dkim", "authentication-results", "code", "none"] = "dkim"
-    closing: tuple[str, ...] = ()
-
-
-class OperatorSettings(_Section):
-    """Whom alerts go to; empty means the approvers."""
-
-    addresses: tuple[Address, ...] = ()
-
-
-class AlertSettings(_Section):
-    """A command that gets an alert's text on stdin."""
-
-    command: str = ""
-
-
-class MailboxSettings(_Section):
-    """Where replies arrive."""
-
-    url: str | None = None
-
-
-class RelaySettings(_Section):
-    """The submission server. Durations in seconds."""
-
-    host: str | None = None
-    port: Port = 587
-    security: Literal["tls", "starttls", "none"] | None = None
-    username: str = ""
-    password_file: Path | None = None
-    lanes: Annotated[int, Field(ge=1, le=100)] = 10
-    timeout: Duration = 60
-    final_timeout: Duration = 600
-    retry: Annotated[tuple[Retry, ...], Field(min_length=1)] = (60, 300, 1800, 7200)
-
-
-class GateSettings(_Section):
-    """At most `count` transmissions in `window`; once tripped, nothing for `cooldown`."""
-
-    count: Annotated[int, Field(ge=1, le=1_000_000)] = 60
-    window: Duration = 900
-    cooldown: Duration = 300
-
-
-class ThermalSettings(GateSettings):
-    """The cutout for drafts, and apart from it the one for the outbox's own mail."""
-
-    count: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    system: GateSettings = GateSettings()
-
-
-class ReconcileSettings(_Section):
-    """Whether what provably was not sent is let go without a person."""
-
-    auto_release: Literal["proven", "never"] = "proven"
-
-
-class WorkerSettings(_Section):
-    """How long a stopping worker waits for the replies it is owed."""
-
-    stop_timeout: Duration = 630
 
 
 class Settings(BaseSettings):
@@ -234,6 +113,17 @@ class Settings(BaseSettings):
         files = self._key_files(name, getattr(self.keys, name))
         return bool(files) and all(os.access(file, os.R_OK) for file, _ in files)
 
+    def rings(self) -> tuple[KeyRing, KeyRing]:
+        """Draft and grant keys together. Raises ConfigError where one key is in both: an agent could grant."""
+        draft, grant = self.draft_ring(), self.grant_ring()
+        if draft.shares_a_key(grant):
+            raise ConfigError(
+                Code.KEY_SHARED,
+                "keys.grant: it lists a key that keys.draft lists too; make another",
+                field="keys.grant",
+            )
+        return draft, grant
+
     def _ring(self, name: str, listed: tuple[Path, ...]) -> KeyRing:
         files = self._key_files(name, listed)
         if not files:
@@ -265,7 +155,11 @@ class Settings(BaseSettings):
             )
         file = credential or self.path(listed or Path())
         octets = read_secret(file, "relay.password_file", in_credentials=credential is not None)
-        return octets.decode("utf-8", "strict").rstrip("\r\n")
+        password = octets.decode("utf-8", "replace").rstrip("\r\n")
+        if not password or "\ufffd" in password:
+            name = "relay.password_file"
+            raise ConfigError(Code.SECRET_UNREADABLE, f"{name}: {file} holds no UTF-8 text", field=name)
+        return password
 
     def rules(self) -> Policy:
         """The policy as it is now. Raises ConfigError without from_domains."""
@@ -310,14 +204,9 @@ class Settings(BaseSettings):
 def required(value: Value | None, name: str) -> Value:
     """`value`, where it is set. Raises ConfigError naming the setting."""
     if value is None or value in ((), ""):
-        raise ConfigError(
-            Code.SETTING_MISSING, f"{name} is not set; write it in outbox.toml or {_variable(name)}", field=name
-        )
+        variable = "OUTBOX_" + name.replace(".", "__").upper()
+        raise ConfigError(Code.SETTING_MISSING, f"{name} is not set; write it in outbox.toml or {variable}", field=name)
     return value
-
-
-def _variable(name: str) -> str:
-    return "OUTBOX_" + name.replace(".", "__").upper()
 
 
 def _is_loopback(host: str) -> bool:
@@ -335,7 +224,7 @@ def load(named: Path | None = None) -> Settings:
     file = chosen or Path("outbox.toml")
     if chosen is not None and not chosen.is_file():
         raise ConfigError(Code.CONFIG_MISSING, f"there is no settings file at {chosen}", field="--config")
-    _refuse_unknown_variables()
+    _refuse_wrong_variables()
     settings = _parse(_read_toml(file) if file.is_file() else {})
     settings._base = file.resolve().parent  # noqa: SLF001  set once, here, where it is known
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
@@ -351,6 +240,11 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(Code.CONFIG_INVALID, f"{file} cannot be read: {error}", field="--config") from error
 
 
+def parse_text(text: str) -> None:
+    """Raise ConfigError unless `text` is a settings file of this version."""
+    _refuse_contradictions(_parse(tomllib.loads(text)))
+
+
 def _parse(written: dict[str, Any]) -> Settings:
     try:
         return Settings(**written)
@@ -360,36 +254,47 @@ def _parse(written: dict[str, Any]) -> Settings:
         if first["type"] == "extra_forbidden":
             raise ConfigError(Code.CONFIG_UNKNOWN, f"{name} is not a setting of this version", field=name) from None
         words = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(Code.CONFIG_INVALID, f"{name}: {words}", field=name) from None
+        raise _invalid(name, words) from None
     except SettingsError as error:
-        raise ConfigError(Code.CONFIG_INVALID, f"environment: {error}; lists are JSON") from None
+        raise ConfigError(Code.CONFIG_INVALID, f"the environment: {error}", field="environment") from None
 
 
-def _refuse_unknown_variables() -> None:
-    for variable in os.environ:
-        if not variable.startswith("OUTBOX_") or variable == "OUTBOX_CONFIG":
+def _refuse_wrong_variables() -> None:
+    """Raise ConfigError for a name that is no setting, or a list or section that is not JSON."""
+    for variable, value in os.environ.items():
+        if not variable.upper().startswith("OUTBOX_") or variable == "OUTBOX_CONFIG":
             continue
         model: Any = Settings
-        for part in variable.removeprefix("OUTBOX_").lower().split("__"):
+        path = variable.lower().removeprefix("outbox_").split("__")
+        for part in path:
             field = getattr(model, "model_fields", {}).get(part)
             if field is None:
                 raise ConfigError(Code.CONFIG_UNKNOWN, f"{variable} names no setting of this version", field=variable)
             model = field.annotation
+        if get_origin(model) is tuple or hasattr(model, "model_fields"):
+            try:
+                json.loads(value)
+            except ValueError:
+                raise _invalid(".".join(path), f"{variable} is not JSON; a list is [...]") from None
 
 
 def _refuse_contradictions(settings: Settings) -> None:
     if 0 in settings.relay.retry and not settings.relay_is_local:
-        raise ConfigError(Code.CONFIG_INVALID, "relay.retry: 0 is only for a relay on loopback", field="relay.retry")
+        raise _invalid("relay.retry", "0 is only for a relay on loopback")
+    if settings.policy.default_ttl > settings.policy.max_ttl:
+        raise _invalid("policy.default_ttl", "it is longer than policy.max_ttl")
     address = settings.approval.address
-    if address is not None and len(address.rpartition("@")[0].encode()) > LONGEST_LOCAL_PART:
-        raise ConfigError(
-            Code.CONFIG_INVALID,
-            f"approval.address: at most {LONGEST_LOCAL_PART} octets before the @, so that a reply token fits",
-            field="approval.address",
-        )
-    if address is not None and "+" in address:
-        raise ConfigError(
-            Code.CONFIG_INVALID,
-            "approval.address: it is extended with +TOKEN, and has no + itself",
-            field="approval.address",
-        )
+    if address is None:
+        return
+    if len(address.rpartition("@")[0].encode()) > LONGEST_LOCAL_PART:
+        words = f"at most {LONGEST_LOCAL_PART} octets before the @, so that a reply token fits"
+        raise _invalid("approval.address", words)
+    if "+" in address:
+        raise _invalid("approval.address", "it is extended with +TOKEN, and has no + itself")
+    if without_extension(address) in map(without_extension, settings.approval.approvers):
+        words = f"{address} is the approval address; an approver has a mailbox of his own"
+        raise _invalid("approval.approvers", words)
+
+
+def _invalid(name: str, words: str) -> ConfigError:
+    return ConfigError(Code.CONFIG_INVALID, f"{name}: {words}", field=name)

@@ -32,10 +32,12 @@ def read_secret(file: Path, setting: str, *, in_credentials: bool) -> bytes:
         raise ConfigError(
             Code.SECRET_UNREADABLE, f"{setting}: {file} cannot be read: {error.strerror}", field=setting
         ) from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise ConfigError(Code.SECRET_UNREADABLE, f"{setting}: {file} is not a file", field=setting)
     with os.fdopen(descriptor, "rb") as opened:
-        mode = os.fstat(descriptor).st_mode
-        exposed = stat.S_IMODE(mode) & (0o037 if in_credentials else 0o077)
-        if exposed or not stat.S_ISREG(mode):
+        if stat.S_IMODE(mode) & (0o037 if in_credentials else 0o077):
             raise ConfigError(
                 Code.KEY_EXPOSED,
                 f"{setting}: {file} has mode {stat.S_IMODE(mode):04o}; run chmod 600 on it, nobody else may read it",

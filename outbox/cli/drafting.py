@@ -44,7 +44,7 @@ def wanted(asked: Mapping[str, Any], read_text: Callable[[str], str]) -> Wanted:
 def overrides(asked: Mapping[str, Any]) -> Overrides:
     """What is said beside `--eml`. Raises UsageError for a flag that the message itself answers."""
     for name in _PARTS:
-        if asked[name]:
+        if asked[name] not in {None, ()}:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(Code.USAGE, f"{flag} and --eml contradict each other", field=flag)
     return Overrides(

@@ -39,13 +39,28 @@ LARGEST_INPUT = 64 * 1024 * 1024
 def main() -> None:
     """Run a command; one line on stderr and an exit code (docs/reference/errors.md) where it cannot be done."""
     try:
+        _refuse_octets(sys.argv)
         outbox.main(standalone_mode=False)
+        sys.stdout.flush()
     except OutboxError as error:
         _fail(error)
+    except OSError as error:
+        _fail(UsageError(Code.FILE_UNREADABLE, f"{error.filename or 'output'}: {error.strerror}"))
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        click.echo(help_wanted.format_message(), err=True)
+        sys.exit(help_wanted.exit_code)
     except click.ClickException as error:
         _fail(UsageError(Code.USAGE, " ".join(error.format_message().split())))
     except click.Abort:
         sys.exit(130)
+
+
+def _refuse_octets(words: list[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(Code.USAGE, f"{word!a} is not UTF-8 text") from None
 
 
 def _fail(error: OutboxError) -> None:
@@ -79,9 +94,12 @@ def _print_story(story: Story, *, json: bool) -> None:
 def _read_input(name: str) -> bytes:
     try:
         with click.open_file(name, "rb") as opened:
-            return bytes(opened.read(LARGEST_INPUT))
+            octets = bytes(opened.read(LARGEST_INPUT + 1))
     except OSError as error:
         raise UsageError(Code.FILE_UNREADABLE, f"{name} cannot be read: {error.strerror}", field=name) from None
+    if len(octets) > LARGEST_INPUT:
+        raise UsageError(Code.FILE_UNREADABLE, f"{name} is over 64 MiB", field=name)
+    return octets
 
 
 def _read_text(name: str) -> str:
@@ -206,14 +224,14 @@ def cancel(draft_id: str, as_json: bool) -> None:
 
 
 @outbox.command()
-@click.argument("draft_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("draft_ids", metavar="ID[@DIGEST]...", nargs=-1, required=True)
 @click.option("--as", "named", help="Which approver you are, where there are several.")
 @as_json
 def approve(draft_ids: tuple[str, ...], named: str | None, as_json: bool) -> None:
-    """Approve drafts at the terminal, with the grant key."""
+    """Approve drafts at the terminal, with the grant key; with @DIGEST only what `show` showed."""
     from outbox import operator
 
-    with operator.open(_settings()) as desk:
+    with operator.open(_settings(), verdicts=True) as desk:
         for draft_id in draft_ids:
             _print_story(desk.approve(draft_id, named=named), json=as_json)
 
@@ -227,7 +245,7 @@ def reject(draft_id: str, reason: str, named: str | None, as_json: bool) -> None
     """Reject a draft at the terminal."""
     from outbox import operator
 
-    with operator.open(_settings()) as desk:
+    with operator.open(_settings(), verdicts=True) as desk:
         _print_story(desk.reject(draft_id, reason=reason, named=named), json=as_json)
 
 

@@ -12,11 +12,12 @@ from outbox.core.errors import Code, PolicyRefused
 _LONGEST_HEADER = 64 * 1024
 # One mailbox (RFC 5322 3.4) without comments, groups or routes; linear, for hostile input.
 _MAILBOX = re.compile(
-    r"""\s* (?: (?P<name>
-                "(?:[^"\\\r\n]|\\[^\r\n])*"\s* | [^"<>@,;:()\\\[\]\r\n]* ) < (?P<angle> [^<>"(),;:\s]{1,320} ) >
-          | (?P<bare> [^<>"(),;:\s]{1,320} ) ) \s*""",
+    r"""(?: (?P<name> "(?:[^"\\\r\n]|\\[^\r\n])*"[ \t]* | [^"<>@,;:()\\\[\]\r\n]* )
+            < (?P<angle> [^<>"(),;:\s]{1,320} ) >
+          | (?P<bare> [^<>"(),;:\s]{1,320} ) )""",
     re.VERBOSE,
 )
+_EMPTY_GROUP = re.compile(r"\s*[A-Za-z -]{1,100}:\s*;\s*")  # "undisclosed-recipients:;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ def parse_address(text: str, field: str) -> str:
 
 def parse_mailbox(text: str, field: str) -> Mailbox:
     """`jane@example.org` or `Jane Doe <jane@example.org>`. Raises PolicyRefused naming `field`."""
-    found = _MAILBOX.fullmatch(text)
+    found = _MAILBOX.fullmatch(text.strip(" \t"))
     if found is None:
         return Mailbox("", parse_address(text, field))
-    name = (found["name"] or "").strip()
+    name = (found["name"] or "").strip(" \t")
     if name.startswith('"'):
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
     return Mailbox(name, parse_address(found["angle"] or found["bare"], field))
@@ -57,6 +58,8 @@ def parse_mailboxes(value: str, field: str) -> tuple[Mailbox, ...]:
     """The mailboxes of an unfolded To, Cc or From header. Raises PolicyRefused naming `field`."""
     if len(value) > _LONGEST_HEADER:
         raise PolicyRefused(Code.MESSAGE_MALFORMED, f"{field}: the header is longer than 64 KiB", field=field)
+    if _EMPTY_GROUP.fullmatch(value):
+        return ()
     return tuple(parse_mailbox(part, field) for part in _split_at_commas(value))
 
 

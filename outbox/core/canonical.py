@@ -10,6 +10,7 @@ import hashlib
 import rfc8785
 
 from outbox.core.draft import Draft, Envelope, Thread
+from outbox.core.errors import Code, VerificationFailed
 
 VERSION = 1
 
@@ -57,5 +58,10 @@ def digest(draft: Draft) -> bytes:
 
 
 def encode(fields: dict[str, object]) -> bytes:
-    """RFC 8785 bytes of a JSON object."""
-    return rfc8785.dumps(fields)  # type: ignore[arg-type]  # its own alias is recursive and invariant
+    """RFC 8785 bytes of a JSON object. Raises VerificationFailed where it cannot be said in JSON: nobody wrote that."""
+    try:
+        return rfc8785.dumps(fields)  # type: ignore[arg-type]  # its own alias is recursive and invariant
+    except rfc8785.CanonicalizationError as error:
+        raise VerificationFailed(
+            Code.ROW_UNREADABLE, f"a stored value was never written by an outbox: {error}"
+        ) from error

@@ -32,6 +32,7 @@ class Code(StrEnum):
     NOT_SUPPORTED = "not_supported"
     KEY_MISSING = "key_missing"
     KEY_SHORT = "key_short"
+    KEY_SHARED = "key_shared"
     KEY_EXPOSED = "key_exposed"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105  a code, not a secret
     DATABASE_MISSING = "database_missing"
@@ -61,6 +62,7 @@ class Code(StrEnum):
     ATTACHMENT_UNREADABLE = "attachment_unreadable"
     ATTACHMENT_TOO_LARGE = "attachment_too_large"
     ATTACHMENTS_TOO_LARGE = "attachments_too_large"
+    AGENT_INVALID = "agent_invalid"
     HEADER_INJECTION = "header_injection"
     MESSAGE_MALFORMED = "message_malformed"
     NON_DELEGABLE_KIND = "non_delegable_kind"
@@ -79,7 +81,6 @@ class Code(StrEnum):
     EXPIRED = "expired"
     STOPPED = "stopped"
     RELAY_REFUSED = "relay_refused"
-    RELAY_UNREACHABLE = "relay_unreachable"
     MAILBOX_UNREACHABLE = "mailbox_unreachable"
     RELAY_LACKS = "relay_lacks"
     IN_DOUBT = "in_doubt"

@@ -6,13 +6,14 @@ has no Date until it is sent. What an agent hands over whole (`--eml`) keeps its
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.charset import QP, Charset
 from email.encoders import encode_base64
-from email.header import Header, decode_header
+from email.header import Header
 from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -25,13 +26,16 @@ from outbox.core.errors import Code, PolicyRefused
 
 DRAFT_HEADER = "X-Outbox-Draft"
 LONGEST_LINE = 998  # RFC 5322 2.1.1, without CRLF
-_OURS = {"date", "bcc", "return-path", "sender", DRAFT_HEADER.lower()}
+_OURS = {"date", "bcc", "return-path", "sender"}
 _ONCE = {
-    "from", "to", "cc", "reply-to", "subject", "message-id", "in-reply-to", "references", "mime-version",
+    "from", "to", "cc", "bcc", "reply-to", "subject", "message-id", "in-reply-to", "references", "mime-version",
     "content-type", "content-transfer-encoding",
 }  # fmt: skip
 _NAME = re.compile(r"[!-9;-~]{1,76}")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\u2028\u2029]")
+_WORD = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*)\?=")
+_BETWEEN_WORDS = re.compile(r"(=\?[^?\s]{1,80}\?[bBqQ]\?[^?]*\?=)\s+(?==\?)")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,100}")
 _MESSAGE_ID = re.compile(r"<[^<>\s@]{1,300}@[^<>\s@]{1,300}>", re.ASCII)
 _WIRE = compat32.clone(linesep="\r\n", mangle_from_=False)
 _QUOTED_PRINTABLE = Charset("utf-8")
@@ -80,9 +84,7 @@ def compose(content: Content, draft_id: str, message_id: str) -> bytes:
     ]
     lines += [_text_line(name, value) for name, value in texts if value]
     octets = b"".join(lines) + _body(content, f"outbox-{draft_id}").as_bytes(policy=_WIRE)
-    octets = octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    if not octets.endswith(b"\r\n"):
-        octets += b"\r\n"
+    octets = normalise_lines(octets)
     expected = [name for name, mailboxes in named if mailboxes] + [name for name, value in texts if value]
     _compare_names(octets, expected)
     return octets
@@ -131,15 +133,25 @@ def refuse_control(value: str, field: str) -> str:
 
 
 def decode_words(value: str) -> str:
-    """A header value with its encoded words (RFC 2047) decoded; what cannot be decoded is replaced."""
+    """A header value with its encoded words (RFC 2047, RFC 2231 languages) decoded one by one.
+
+    A word in a charset that nobody knows is read as Latin-1, so that what it hides is seen; a broken one stays.
+    """
+    return _WORD.sub(lambda word: _decode_word(word[1], word[2], word[3]), _BETWEEN_WORDS.sub(r"\1", value))
+
+
+def _decode_word(charset: str, encoding: str, text: str) -> str:
     try:
-        pieces = decode_header(value)
-        return "".join(
-            piece if isinstance(piece, str) else piece.decode(charset or "latin-1", "replace")
-            for piece, charset in pieces
-        )
-    except (ValueError, LookupError):  # binascii.Error is a ValueError; an unknown charset a LookupError
-        return value
+        if encoding in "bB":
+            octets = binascii.a2b_base64(text + "=" * (-len(text) % 4))
+        else:
+            octets = binascii.a2b_qp(text, header=True)
+    except (ValueError, binascii.Error):
+        return f"=?{charset}?{encoding}?{text}?="
+    try:
+        return octets.decode(charset.partition("*")[0], "replace")
+    except (LookupError, ValueError):
+        return octets.decode("latin-1")
 
 
 def _body(content: Content, boundary: str) -> MIMEBase:
@@ -168,15 +180,19 @@ def _text_part(text: str, subtype: str) -> MIMEText:
 
 
 def _attachment_part(attachment: Attachment) -> MIMEBase:
+    if not _MEDIA_TYPE.fullmatch(attachment.media_type) or attachment.media_type.startswith("multipart/"):
+        raise PolicyRefused(
+            Code.MESSAGE_MALFORMED, f"{attachment.media_type[:60]!a} is no media type for an attachment"
+        )
     main, _, sub = attachment.media_type.partition("/")
     part = MIMEBase(main, sub)
-    if attachment.media_type == "message/rfc822":
+    if attachment.media_type == "message/rfc822" and attachment.octets.isascii():
         part.set_payload(attachment.octets.decode("ascii"))  # RFC 2046 5.2.1: never encoded
     else:
         part.set_payload(attachment.octets)
         encode_base64(part)
     name = refuse_control(attachment.name, "attachment")
-    part.add_header("Content-Disposition", "attachment", filename=name if name.isascii() else ("utf-8", "", name))
+    part.add_header("Content-Disposition", "attachment", filename=name if _is_plain(name) else ("utf-8", "", name))
     return part
 
 
@@ -226,7 +242,7 @@ def adopt(octets: bytes, draft_id: str, message_id: str) -> Adopted:
     octets = normalise_lines(octets)
     fields, body = _fields(octets)
     kept = [(name, value, raw) for name, value, raw in fields if not _is_ours(name)]
-    names = [name.lower() for name, _, _ in kept]
+    names = [name.lower() for name, _, _ in fields]
     for name in _ONCE:
         if names.count(name) > 1:
             raise PolicyRefused(Code.MESSAGE_MALFORMED, f"the message has more than one {name.title()} header")
@@ -258,7 +274,7 @@ def adopt(octets: bytes, draft_id: str, message_id: str) -> Adopted:
 
 
 def _is_ours(name: str) -> bool:
-    return name.lower() in _OURS or name.lower().startswith("resent-")
+    return name.lower() in _OURS or name.lower().startswith(("resent-", "x-outbox-"))
 
 
 def _mailboxes(values: dict[str, str], name: str) -> tuple[Mailbox, ...]:

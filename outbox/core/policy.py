@@ -7,11 +7,11 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from outbox.core.address import domain, parse_mailboxes, without_extension
+from outbox.core.address import domain, parse_address, parse_mailboxes, without_extension
 from outbox.core.draft import MICROSECONDS, Draft
 from outbox.core.errors import Code, PolicyRefused
 from outbox.core.lifecycle import SYSTEM_KIND
-from outbox.core.message import split_headers
+from outbox.core.message import normalise_lines, split_headers
 from outbox.core.rendering import render
 
 NON_DELEGABLE = frozenset(
@@ -61,8 +61,12 @@ def is_non_delegable(kind: str, refuse_kinds: frozenset[str] = frozenset()) -> b
 
 
 def _plain(kind: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", kind).casefold())
-    visible = "".join(c for c in folded if unicodedata.category(c) not in {"Cf", "Cc", "Mn"})
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", kind).casefold()).replace("\u0131", "i")
+    visible = "".join(
+        "-" if unicodedata.category(c) == "Pd" else c
+        for c in folded
+        if unicodedata.category(c) not in {"Cf", "Cc", "Mn"}
+    )
     return _SEPARATORS.sub("_", visible).strip("_")
 
 
@@ -75,11 +79,21 @@ def violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
 def standing_violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
     """The rules that settings can change after drafting: the worker asks again, under the policy as it is then."""
     yield from kind_violations(draft.kind, policy)
+    yield from form_violations(draft)
     yield from _envelope_violations(draft, policy)
     yield from _header_violations(draft, policy)
     ttl = draft.expires_at - draft.created_at
     if not MICROSECONDS <= ttl <= policy.max_ttl * MICROSECONDS:
         yield Violation(Code.TTL_OUT_OF_RANGE, f"a draft lives for 1 second to {policy.max_ttl} seconds", "ttl")
+
+
+def form_violations(draft: Draft) -> Iterator[Violation]:
+    """Whether addresses and octets can be said to a relay as they are: who holds the draft key can sign anything."""
+    for address in (draft.envelope.sender, *draft.envelope.recipients):
+        if parse_address(address, "envelope") != address:
+            yield Violation(Code.ADDRESS_INVALID, f"{address[:100]!a} is not an address as an envelope says it", "to")
+    if normalise_lines(draft.message) != draft.message:
+        yield Violation(Code.MESSAGE_MALFORMED, "the message does not end each line with CRLF", "message")
 
 
 def kind_violations(kind: str, policy: Policy) -> Iterator[Violation]:

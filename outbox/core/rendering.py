@@ -1,4 +1,4 @@
-"""What people are shown of a message, read from the verified octets and never from columns."""
+"""What people are shown of a message, read from the verified octets and never from columns. Nothing is left out."""
 
 from __future__ import annotations
 
@@ -8,17 +8,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.policy import compat32
-from html.parser import HTMLParser
+from email.utils import collapse_rfc2231_value
 
 from outbox.core.canonical import sha256
 from outbox.core.errors import Code, PolicyRefused
+from outbox.core.html import Words, words_of_html
 from outbox.core.message import decode_words, split_headers
 
 MOST_PARTS = 200
+MOST_MULTIPARTS = 50  # the email package's cost is their nesting times the lines
+MOST_LINES_LIKE_BOUNDARIES = 5000
 PREFIX = "| "
-_BREAKS = {"p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "hr", "blockquote"}
-_SILENT = {"head", "script", "style", "title"}
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_LONGEST_FIELD = 4096  # of a part's own header; the email package is quadratic in its parameters
+_ONCE = {"content-type", "content-transfer-encoding", "content-disposition"}
+# Control characters, and those that are not seen or change the order of what is seen (Unicode's Cf and kin).
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u2064\u2066-\u206f\u2800\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+# Codecs that say what they mean in time; the standard library has others that take minutes, or that hide ASCII.
+_CHARSETS = re.compile(
+    r"utf-?8|us-ascii|ascii|iso-?8859-?[0-9]{1,2}|latin-?1|windows-?[0-9]{3,4}|cp[0-9]{3,4}|koi8-[ru]|gb2312|gbk|gb18030"
+    r"|big5|shift_jis|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|macintosh|utf-16(?:le|be)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,112 +47,132 @@ class AttachmentSummary:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """The readable parts of a message; `html` is the text of its HTML part, with every link's target."""
+    """The readable parts of a message; `html` is the words of its HTML part, with every link's target.
+
+    `may_hide` where that part has styles or scripts that could keep some of the words from a reader.
+    """
 
     subject: str
     text: str | None
     html: str | None
+    may_hide: bool
     attachments: tuple[AttachmentSummary, ...]
 
 
 def render(message: bytes) -> Rendering:
     """Read a message for people. Raises PolicyRefused(message_malformed) where it nests or multiplies parts."""
     texts: list[str] = []
-    htmls: list[str] = []
+    htmls: list[Words] = []
     attachments: list[AttachmentSummary] = []
     for part in leaves(message):
-        disposition = part.get_content_disposition()
-        if disposition != "attachment" and part.get_content_type() == "text/plain":
-            texts.append(decode_text(part))
-        elif disposition != "attachment" and part.get_content_type() == "text/html":
-            htmls.append(html_to_text(decode_text(part)))
-        else:
+        if part.get_content_type() == "text/html":
+            htmls.append(words_of_html(decode_text(part)))
+        elif part.get_content_maintype() == "text" and part.get_content_disposition() != "attachment":
+            label = "" if part.get_content_type() == "text/plain" else f"[{part.get_content_type()}]\n"
+            texts.append(label + decode_text(part))
+        if part.get_content_maintype() != "text" or part.get_content_disposition() == "attachment" or _names(part):
             attachments.append(_summary(part))
     subjects = [value for name, value in split_headers(message) if name.lower() == "subject"]
     return Rendering(
         subject=decode_words(subjects[0]) if subjects else "",
         text="\n".join(texts) if texts else None,
-        html="\n".join(htmls) if htmls else None,
+        html="\n".join(words.text for words in htmls) if htmls else None,
+        may_hide=any(words.may_hide for words in htmls),
         attachments=tuple(attachments),
     )
 
 
 def leaves(message: bytes) -> Iterator[Message]:
-    """The parts of a message that hold content; what is inside a message/rfc822 counts as one."""
-    if message.lower().count(b"content-type:") > MOST_PARTS:
-        raise PolicyRefused(Code.MESSAGE_MALFORMED, f"the message has more than {MOST_PARTS} parts")
+    """The parts of a message that hold content; what is inside a message/rfc822 counts as one.
+
+    Raises PolicyRefused(message_malformed) where two readers could see two messages in it.
+    """
+    if len(re.findall(rb"boundary\*?\d*\*?\s*=", message, re.IGNORECASE)) > MOST_MULTIPARTS:
+        raise _malformed(f"the message has more than {MOST_MULTIPARTS} multiparts")
+    if message.count(b"\n--") > MOST_LINES_LIKE_BOUNDARIES and b"boundary" in message.lower():
+        raise _malformed("the message has more parts, or lines like their boundaries, than are read")
     pending: list[Message] = [email.message_from_bytes(message, policy=compat32)]
+    found = 0
     while pending:
         part = pending.pop()
-        payload = part.get_payload()
-        if part.get_content_maintype() == "multipart" and isinstance(payload, list):
-            pending += [child for child in reversed(payload) if isinstance(child, Message)]
-        else:
-            yield part
+        _refuse_ambiguous(part)
+        if part.get_content_maintype() == "multipart" and part.is_multipart():
+            pending += reversed(_children(part))
+            continue
+        found += 1
+        if found > MOST_PARTS:
+            raise _malformed(f"the message has more than {MOST_PARTS} parts")
+        yield part
+
+
+def _refuse_ambiguous(part: Message) -> None:
+    names = [name.lower() for name in part.keys() if name.lower() in _ONCE]  # noqa: SIM118  a Message is no dict
+    if len(names) != len(set(names)):
+        raise _malformed("a part has a Content header twice")
+    if any(len(str(value)) > _LONGEST_FIELD for name, value in part.items() if name.lower() in _ONCE):
+        raise _malformed("a part has a Content header of over 4 KiB")
+    parameters = [name.lower() for name, _ in part.get_params(failobj=[], header="content-type")]
+    if len(parameters) != len(set(parameters)):
+        raise _malformed("a part's Content-Type has a parameter twice")
+    if part.get_content_type() in {"message/partial", "message/external-body"}:
+        raise _malformed(f"a part is {part.get_content_type()}, whose content stands elsewhere")
+
+
+def _malformed(what: str) -> PolicyRefused:
+    return PolicyRefused(Code.MESSAGE_MALFORMED, what)
+
+
+def _children(part: Message) -> list[Message]:
+    payload = part.get_payload() if part.is_multipart() else []
+    return [child for child in payload if isinstance(child, Message)]
 
 
 def decode_text(part: Message) -> str:
-    """A text part's characters, with line ends as LF; what its charset cannot say is replaced."""
-    octets = part.get_payload(decode=True)
-    raw = octets if isinstance(octets, bytes) else b""
-    charset = part.get_content_charset("utf-8")
+    """A text part's characters, with line ends as LF; what its charset cannot say is replaced.
+
+    A charset that mail does not use is read as ASCII. Raises PolicyRefused for base64 that can be read in two ways.
+    """
+    raw = _octets(part)
     try:
-        text = raw.decode(charset, "replace")
+        charset = str(part.get_content_charset("utf-8"))
     except (LookupError, ValueError):
-        text = raw.decode("utf-8", "replace")
+        charset = ""
+    known = charset if _CHARSETS.fullmatch(charset.lower()) else "ascii"
+    try:
+        text = raw.decode(known, "replace")
+    except (LookupError, ValueError):
+        text = raw.decode("ascii", "replace")
+    text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are no characters
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _octets(part: Message) -> bytes:
+    encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
+    if encoding == "base64":
+        given = "".join(str(part._payload).split())  # type: ignore[attr-defined]  # noqa: SLF001  undecoded
+        if len(given) % 4 or not _BASE64.fullmatch(given):
+            raise _malformed("a part's base64 can be read in two ways")
+    decoded = part.get_payload(decode=True)
+    return decoded if isinstance(decoded, bytes) else b""
+
+
+def _names(part: Message) -> list[str]:
+    """Every name that a part gives its file: readers differ in which they show."""
+    found = []
+    for header, wanted in (("content-disposition", "filename"), ("content-type", "name")):
+        for name, value in part.get_params(failobj=[], header=header):
+            if name.lower() == wanted:
+                try:
+                    found.append(decode_words(collapse_rfc2231_value(value)))
+                except (LookupError, ValueError):
+                    found.append(ascii(value))
+    return list(dict.fromkeys(found))
+
+
 def _summary(part: Message) -> AttachmentSummary:
-    payload = part.get_payload()
-    if isinstance(payload, list):
-        octets = b"".join(child.as_bytes() for child in payload if isinstance(child, Message))
-    else:
-        decoded = part.get_payload(decode=True)
-        octets = decoded if isinstance(decoded, bytes) else b""
-    name = decode_words(part.get_filename() or "(no name)")
+    octets = b"".join(child.as_bytes() for child in _children(part)) if part.is_multipart() else _octets(part)
+    name = " = ".join(_names(part)) or "(no name)"
     return AttachmentSummary(name, part.get_content_type(), len(octets), sha256(octets).hex())
-
-
-class _TextOfHtml(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self._silent = 0
-        self._links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _SILENT:
-            self._silent += 1
-        elif tag in _BREAKS:
-            self.pieces.append("\n")
-        elif tag == "a":
-            self._links.append(dict(attrs).get("href") or "")
-        elif tag == "img":
-            self.pieces.append(f"[image {dict(attrs).get('src') or ''}]")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _SILENT:
-            self._silent = max(0, self._silent - 1)
-        elif tag in _BREAKS:
-            self.pieces.append("\n")
-        elif tag == "a" and self._links:
-            target = self._links.pop()
-            if target:
-                self.pieces.append(f" <{target}>")
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.pieces.append(re.sub(r"\s+", " ", data))
-
-
-def html_to_text(html: str) -> str:
-    """The words of an HTML part, a line for each block, each link followed by its target."""
-    parser = _TextOfHtml()
-    parser.feed(html)
-    parser.close()
-    lines = [line.strip() for line in "".join(parser.pieces).split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def fenced(text: str) -> str:
@@ -149,4 +183,4 @@ def fenced(text: str) -> str:
 
 def visible(line: str) -> str:
     """One line in which characters that are not seen, or that change the order of what is seen, are written out."""
-    return _UNPRINTABLE.sub(lambda found: f"<U+{ord(found[0]):04X}>", line)
+    return _UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", line)

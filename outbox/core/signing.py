@@ -66,6 +66,10 @@ class KeyRing:
     def __reduce__(self) -> str:
         raise TypeError("a KeyRing does not leave its process")
 
+    def shares_a_key(self, other: KeyRing) -> bool:
+        """Whether a key is in both rings, so that who holds one could do what the other is for."""
+        return not self._keys.keys().isdisjoint(other._keys)
+
     def sign(self, purpose: Purpose, payload: bytes) -> Signature:
         """MAC `payload` with the newest key."""
         return Signature(self._newest, _mac(self._keys[self._newest], purpose, payload))

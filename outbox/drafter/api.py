@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from outbox import config
-from outbox.config import parse_duration
 from outbox.core.errors import Code, PolicyRefused
 from outbox.core.message import Attachment
 from outbox.drafter.intake import Wanted
 from outbox.drafter.room import open, read_attachments
+from outbox.sections import parse_duration
 from outbox.store.views import DraftView
 
 
@@ -39,7 +39,6 @@ def draft(
     The returned draft's `id` is what `outbox show` takes. Raises PolicyRefused with a stable `code`, and writes
     nothing, where a rule is broken; ConfigError or Unavailable where the outbox cannot be used.
     """
-    files = [Path(one) for one in attachments if not isinstance(one, Attachment)]
     wanted = Wanted(
         sender=sender,
         to=_each(to),
@@ -48,7 +47,7 @@ def draft(
         html=html,
         cc=_each(cc),
         bcc=_each(bcc),
-        attachments=(*(one for one in attachments if isinstance(one, Attachment)), *read_attachments(files)),
+        attachments=read_attachments([one if isinstance(one, Attachment) else Path(one) for one in attachments]),
         in_reply_to=in_reply_to,
         references=tuple(references),
         kind=kind,

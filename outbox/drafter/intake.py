@@ -9,6 +9,7 @@ from outbox.core.address import Mailbox, domain, parse_address, parse_mailbox
 from outbox.core.canonical import encode, envelope_fields, sha256, thread_fields
 from outbox.core.draft import MICROSECONDS, Draft, Envelope, Thread
 from outbox.core.errors import Code, PolicyRefused
+from outbox.core.lifecycle import Room
 from outbox.core.message import Attachment, Content, adopt, compose, parse_message_ids, refuse_control
 from outbox.core.policy import Policy, kind_violations, raise_first, violations
 from outbox.core.signed import SignedDraft, sign_draft
@@ -108,14 +109,17 @@ class Intake:
 
 def _agent(name: str) -> str:
     refuse_control(name, "agent")
-    if not 0 < len(name) <= _LONGEST_NAME:
-        raise PolicyRefused(Code.HEADER_INJECTION, f"agent: 1 to {_LONGEST_NAME} characters", field="agent")
+    if not 0 < len(name) <= _LONGEST_NAME or name in set(Room):
+        message = f"agent: 1 to {_LONGEST_NAME} characters, and not the name of a room"
+        raise PolicyRefused(Code.AGENT_INVALID, message, field="agent")
     return name
 
 
 def _content(wanted: Wanted) -> Content:
     if not (wanted.text or "").strip() and not (wanted.html or "").strip():
         raise PolicyRefused(Code.BODY_EMPTY, "the body is empty", field="text")
+    for field, text in (("text", wanted.text), ("html", wanted.html)):
+        _refuse_unwritable(text or "", field)
     return Content(
         sender=parse_mailbox(wanted.sender, "from"),
         to=_mailboxes(wanted.to, "to"),
@@ -129,6 +133,15 @@ def _content(wanted: Wanted) -> Content:
             tuple(_one_message_id(reference) for reference in wanted.references),
         ),
     )
+
+
+def _refuse_unwritable(text: str, field: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PolicyRefused(
+            Code.MESSAGE_MALFORMED, f"{field}: it has octets that are no text; is it UTF-8?", field=field
+        ) from None
 
 
 def _one_message_id(text: str) -> str:

@@ -13,7 +13,7 @@ from outbox.clock import Clock, new_id, wall
 from outbox.config import Settings
 from outbox.core.errors import Code, PolicyRefused
 from outbox.core.lifecycle import Room, State
-from outbox.core.message import Attachment
+from outbox.core.message import Attachment, refuse_control
 from outbox.core.policy import LARGEST_ATTACHMENT, attachment_violations, raise_first
 from outbox.core.signed import SignedDraft
 from outbox.drafter.intake import Intake, Overrides, Wanted
@@ -23,6 +23,8 @@ from outbox.store.journal import Chain
 from outbox.store.revision import refuse_other_revision
 from outbox.store.views import Story, story
 from outbox.store.writer import Writer
+
+LONGEST_KEY = 200
 
 
 class Drafter:
@@ -64,6 +66,12 @@ class Drafter:
         return self._insert(self._intake.adopt(octets, overrides, new_id(now), now), now, idempotency_key)
 
     def _insert(self, signed: SignedDraft, now: int, idempotency_key: str | None) -> Story:
+        if (
+            idempotency_key is not None
+            and not 0 < len(refuse_control(idempotency_key, "idempotency_key")) <= LONGEST_KEY
+        ):
+            message = f"idempotency_key: 1 to {LONGEST_KEY} characters"
+            raise PolicyRefused(Code.IDEMPOTENCY_CONFLICT, message, field="idempotency_key")
         draft_id = self._writer.run(lambda tx: insert_pending(tx, signed, now=now, idempotency_key=idempotency_key))
         with self._database.reading() as connection:
             return story(connection, draft_id)
@@ -79,9 +87,9 @@ def open(settings: Settings, *, clock: Clock = wall) -> Drafter:
     return Drafter(settings, clock=clock)
 
 
-def read_attachments(files: Sequence[Path]) -> tuple[Attachment, ...]:
+def read_attachments(files: Sequence[Path | Attachment]) -> tuple[Attachment, ...]:
     """Read files whole, before anything is signed. Raises PolicyRefused naming the first that cannot be used."""
-    attachments = tuple(_read_attachment(file) for file in files)
+    attachments = tuple(one if isinstance(one, Attachment) else _read_attachment(one) for one in files)
     raise_first(attachment_violations([(one.name, len(one.octets)) for one in attachments]))
     return attachments
 
@@ -96,9 +104,10 @@ def _read_attachment(file: Path) -> Attachment:
             octets = opened.read(LARGEST_ATTACHMENT + 1)
     except FileNotFoundError:
         raise PolicyRefused(Code.ATTACHMENT_MISSING, f"attachment {file} is not there", field="attach") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL
+        why = error.strerror if isinstance(error, OSError) else str(error)
         raise PolicyRefused(
-            Code.ATTACHMENT_UNREADABLE, f"attachment {file} cannot be read: {error.strerror}", field="attach"
+            Code.ATTACHMENT_UNREADABLE, f"attachment {str(file)!a} cannot be read: {why}", field="attach"
         ) from None
     guessed, encoding = mimetypes.guess_type(file.name)
     usable = guessed and not encoding and not guessed.startswith(("multipart/", "message/"))

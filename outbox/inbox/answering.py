@@ -12,14 +12,14 @@ from collections.abc import Callable
 from outbox.clock import Clock, new_id
 from outbox.core.canonical import sha256
 from outbox.core.draft import MICROSECONDS
-from outbox.core.errors import StateRefused
-from outbox.core.grant import Channel, Grant, Request, sign_grant
+from outbox.core.errors import OutboxError, StateRefused
+from outbox.core.grant import Channel, Grant, Request, sign_grant, without_tokens
 from outbox.core.lifecycle import Room, State
 from outbox.core.notice import sign_notice
 from outbox.core.signed import SignedDraft
 from outbox.core.signing import KeyRing
 from outbox.inbox.asking import answer_notice, unclear_text
-from outbox.inbox.incoming import Incoming, parse_incoming
+from outbox.inbox.incoming import LARGEST_HEADER, Incoming, parse_incoming
 from outbox.inbox.judgement import Judge, Judgement
 from outbox.inbox.maildir import Delivered, Maildir
 from outbox.inbox.verdict import Reading, Verdict
@@ -69,28 +69,34 @@ class Answering:
         present = set()
         for delivered in self._mailbox.messages():
             present.add(delivered.uid)
-            if delivered.uid not in self._known and not self._is_recorded(delivered.uid):
-                self._take_or_set_aside(delivered)
-            self._known.add(delivered.uid)
+            if delivered.uid in self._known or self._is_recorded(delivered.uid) or self._take(delivered):
+                self._known.add(delivered.uid)
         self._known &= present
 
     def _is_recorded(self, uid: str) -> bool:
         with self._database.reading() as connection:
             return is_recorded(connection, self._mailbox.name, uid)
 
-    def _take_or_set_aside(self, delivered: Delivered) -> None:
+    def _take(self, delivered: Delivered) -> bool:
+        """Whether this message needs no other look; false where a mail client moved it away while it was read."""
+        head = self._mailbox.read(delivered, LARGEST_HEADER)
+        if head is None:
+            return False
+        if not self._judge.tokens(parse_incoming(head)):
+            return True
         octets = self._mailbox.read(delivered)
         if octets is None:
-            return
+            return False
         incoming = parse_incoming(octets)
-        if not self._judge.tokens(incoming):
-            return
         try:
             judgement = self._judge.judge(incoming)
+        except OutboxError:
+            raise  # the database, not the message
         except Exception:  # one bad message never stops the loop
             log.exception("a message could not be read", extra={"action": "set-aside", "uid": delivered.uid})
             judgement = Judgement(None, "", "", Reading(Verdict.UNCLEAR, None, "it could not be read"), ())
         self._record(delivered.uid, incoming, judgement)
+        return True
 
     def _record(self, uid: str, incoming: Incoming, judgement: Judgement) -> None:
         """Try the verdict's effects in turn; the first that its draft's state allows is recorded with the reply."""
@@ -135,7 +141,7 @@ class Answering:
         now = self._clock()
         answer = None
         if judgement.may_be_answered and judgement.request is not None and self._answers_left(judgement.request):
-            text = unclear_text(why, judgement.request.draft_id)
+            text = unclear_text(why, judgement.reading.excerpt, judgement.request.draft_id)
             answer = self._answer(judgement, "Your reply changed nothing", text, now)
         try:
             self._writer.run(lambda tx: self._insert(tx, uid, incoming, judgement, False, why, answer, now))
@@ -180,12 +186,12 @@ class Answering:
                 uid=uid,
                 digest=sha256(incoming.octets),
                 received_at=now,
-                sender=judgement.sender,
-                message_id=judgement.message_id,
+                sender=without_tokens(judgement.sender),
+                message_id=without_tokens(judgement.message_id),
                 draft_id=judgement.request.draft_id if judgement.request else None,
                 verdict=judgement.reading.verdict.value,
                 counted=counted,
-                why=why,
+                why=without_tokens(why),
                 answer_id=answer.draft.id if answer else None,
             ),
         )

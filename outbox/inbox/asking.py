@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from outbox.core.canonical import sha256
 from outbox.core.draft import MICROSECONDS, Thread
 from outbox.core.grant import Request
-from outbox.core.message import Attachment, header_disagreements
+from outbox.core.message import Attachment, decode_words, header_disagreements, split_headers
 from outbox.core.notice import Notice
 from outbox.core.rendering import Rendering, fenced, render, visible
 from outbox.core.signed import SignedDraft
 
 LARGEST_ATTACHED = 1024 * 1024
 _HOW = """\
-Reply to this mail. Only the first line counts, and it must stand alone:
+How to answer: reply to this mail. Only the first line counts, and it must stand alone:
 
     Ship it             it is sent, to exactly these recipients, in exactly these words
     Reject: your reason it is not sent, and the agent can read the reason
@@ -27,7 +28,7 @@ def request_notice(request: Request, signed: SignedDraft, *, sender: str) -> Not
     return Notice(
         sender=sender,
         recipient=request.approver,
-        subject=f"[outbox {request.tag}] Send this? {rendering.subject}"[:200],
+        subject=f"[outbox {request.tag}] Send this? {visible(rendering.subject)}"[:200].replace("=?", "= ?"),
         text=_request_text(signed, rendering),
         expires_at=request.expires_at,
         about=signed.draft.id,
@@ -39,27 +40,35 @@ def request_notice(request: Request, signed: SignedDraft, *, sender: str) -> Not
 def _request_text(signed: SignedDraft, rendering: Rendering) -> str:
     draft = signed.draft
     parts = [
-        f"The agent {visible(draft.agent)} asks to send this mail. Nothing leaves unless you approve it.\n",
+        f'The agent {visible(draft.agent)} asks to send this mail. Reply "Ship it", and it is sent; else it is not.\n',
         _envelope_text(signed, rendering),
-        _HOW,
         'The whole text, with "| " before each of its lines:\n',
         fenced(rendering.text) if rendering.text is not None else "| (it has no plain text part)",
     ]
     if rendering.html is not None:
         parts += ["\nIts HTML part, which most readers will see instead, in words:\n", fenced(rendering.html)]
+    if rendering.may_hide:
+        parts.append(
+            "\nBeware: the HTML part has styles or scripts; a reader may see less, or other, than these words."
+        )
     for attachment in rendering.attachments:
         name = f"    {visible(attachment.name)}"
         kind = f"{attachment.media_type}, {attachment.size} octets"
         parts.append(f"\nAttachment:\n{name}\n    {kind}\n    sha256 {attachment.sha256}")
-    parts.append(f"\n{_exactly(signed)}\nDraft {draft.id}\nDigest {signed.digest.hex()}\n")
+    parts += ["", _HOW, f"{_exactly(signed)}\nDraft {draft.id}\nDigest {signed.digest.hex()}\n"]
     return "\n".join(parts)
 
 
 def _envelope_text(signed: SignedDraft, rendering: Rendering) -> str:
     draft = signed.draft
-    rows = [("From", draft.envelope.sender)]
+    headers = {name.lower(): decode_words(value) for name, value in split_headers(draft.message)}
+    rows = [("From", visible(draft.envelope.sender))]
+    if headers["from"] != draft.envelope.sender:
+        rows.append(("shown as", visible(headers["from"])))
+    if "reply-to" in headers:
+        rows.append(("Answers", f"would go to {visible(headers['reply-to'])}"))
     for label, addresses in (("To", draft.envelope.to), ("Cc", draft.envelope.cc), ("Bcc", draft.envelope.bcc)):
-        rows += [(label, address) for address in addresses]
+        rows += [(label, visible(address)) for address in addresses]
     rows += [("Subject", visible(rendering.subject)), ("Expires", rfc_time(draft.expires_at))]
     text = "".join(f"    {label:<9}{value}\n" for label, value in rows)
     disagreements = header_disagreements(draft.message, draft.envelope)
@@ -68,7 +77,8 @@ def _envelope_text(signed: SignedDraft, rendering: Rendering) -> str:
 
 def _exactly(signed: SignedDraft) -> str:
     if len(signed.draft.message) > LARGEST_ATTACHED:
-        return f"The message has {len(signed.draft.message)} octets, too many to attach; its digests stand above."
+        size, taken = len(signed.draft.message), sha256(signed.draft.message).hex()
+        return f"The message has {size} octets, too many to attach.\nMessage sha256 {taken}"
     return "The exact message is attached."
 
 
@@ -95,9 +105,10 @@ def answer_notice(request: Request, *, text: str, sender: str, subject: str, rep
     )
 
 
-def unclear_text(why: str, draft_id: str) -> str:
-    """What would count, after a reply that did not."""
-    return f"Your reply changed nothing, because of this:\n\n{fenced(why)}\n\n{_HOW}\nDraft {draft_id}\n"
+def unclear_text(why: str, excerpt: str, draft_id: str) -> str:
+    """What would count, after a reply that did not; `excerpt` is the line that it came down to."""
+    line = f"{fenced(excerpt)}\n\n" if excerpt else ""
+    return f"Your reply changed nothing. {why[:1].upper()}{why[1:]}.\n\n{line}{_HOW}\nDraft {draft_id}\n"
 
 
 def rfc_time(instant: int) -> str:

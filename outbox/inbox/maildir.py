@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,19 +37,20 @@ class Maildir:
         found: dict[str, Path] = {}
         try:
             for folder in ("new", "cur"):
-                for file in (self._path / folder).iterdir():
-                    if not file.name.startswith("."):
-                        found[file.name.partition(":")[0]] = file
+                with os.scandir(self._path / folder) as entries:
+                    for entry in entries:
+                        if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
+                            found[entry.name.partition(":")[0]] = Path(entry.path)
         except OSError as error:
             raise Unavailable(Code.MAILBOX_UNREACHABLE, f"mailbox.url: {self._path}: {error.strerror}") from error
         for uid in sorted(found):
             yield Delivered(uid, found[uid])
 
-    def read(self, delivered: Delivered) -> bytes | None:
-        """The octets, cut one past what is ever looked at; None where it is gone."""
+    def read(self, delivered: Delivered, most: int = LARGEST_MESSAGE + 1) -> bytes | None:
+        """The octets, at most `most`, by default one past what is ever looked at; None where it is gone."""
         try:
             with delivered.file.open("rb") as opened:
-                return opened.read(LARGEST_MESSAGE + 1)
+                return opened.read(most)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -6,8 +6,6 @@ import logging
 import secrets
 import signal
 import threading
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,8 +24,8 @@ from outbox.inbox.asking import request_notice
 from outbox.inbox.incoming import parse_incoming
 from outbox.inbox.judgement import Judge, Judgement
 from outbox.inbox.maildir import Maildir
+from outbox.overdue import expire_overdue
 from outbox.store.engine import Database, connect
-from outbox.store.expiry import expire_if_overdue, overdue
 from outbox.store.journal import Chain
 from outbox.store.notices import insert_request
 from outbox.store.revision import refuse_other_revision
@@ -99,12 +97,7 @@ class Inbox:
 
     def expire(self) -> None:
         """Expire what nobody answered in time, and what was approved and did not leave in time."""
-        now = self._clock()
-        with self._database.reading() as connection:
-            found = overdue(connection, now=now)
-        for draft_id, state in found:
-            with suppress(StateRefused):  # it moved meanwhile
-                self._writer.run(partial(expire_if_overdue, draft_id=draft_id, source=state, now=now))
+        expire_overdue(self._database, self._writer, self._alerts, now=self._clock())
 
     def ask(self) -> None:
         """Insert one request for each pending draft and approver that has none under way."""
@@ -123,6 +116,12 @@ class Inbox:
             request, carrier = self._request(signed, approver, now)
         except (VerificationFailed, PolicyRefused) as error:
             self._fail(draft_id, error, now)
+            return
+        except OutboxError:
+            raise  # the database, not the draft
+        except Exception:  # one bad row never stops the loop, and is never tried for ever
+            log.exception("a draft cannot be shown", extra={"action": "ask", "draft": draft_id})
+            self._fail(draft_id, VerificationFailed(Code.ROW_UNREADABLE, f"draft {draft_id}: it cannot be shown"), now)
             return
         try:
             self._writer.run(lambda tx: insert_request(tx, request, carrier, ask=ask, now=now))
@@ -156,7 +155,9 @@ def open(settings: Settings, *, clock: Clock = wall) -> Inbox:
 
 def explain(settings: Settings, octets: bytes) -> Judgement:
     """What a raw message would do, check by check, without changing anything."""
+    _refuse_unproven_replies(settings)
     required(settings.approval.address, "approval.address")
+    required(settings.approvers, "approval.approvers")
     ring = settings.grant_ring()
     database = connect(settings.database_path)
     try:

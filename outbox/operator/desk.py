@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Self
 
 from outbox.clock import Clock, new_id, wall
-from outbox.config import Settings
+from outbox.config import Settings, required
 from outbox.core.draft import MICROSECONDS
-from outbox.core.errors import Code, ConfigError, NotPermitted, UsageError
+from outbox.core.errors import Code, ConfigError, NotPermitted, StateRefused, UsageError
 from outbox.core.grant import Channel, Grant, sign_grant
-from outbox.core.lifecycle import Room, State
+from outbox.core.lifecycle import SYSTEM_KIND, Room, State
 from outbox.core.notice import fill_token
-from outbox.core.signed import verify_digest
+from outbox.core.signed import verify_digest, verify_draft
 from outbox.core.signing import KeyRing
 from outbox.store.engine import Database, connect
 from outbox.store.journal import Chain
@@ -24,6 +24,8 @@ from outbox.store.stop import cancel_if_not_sent
 from outbox.store.verdicts import approve_if_pending, reject_if_pending
 from outbox.store.views import DraftView, ReplyView, Story, list_drafts, list_replies, story
 from outbox.store.writer import Writer
+
+SHORTEST_DIGEST = 8  # hex digits of ID@DIGEST
 
 
 class Records:
@@ -57,8 +59,12 @@ class Records:
     def octets(self, draft_id: str) -> bytes:
         """The stored message; a request's with its reply token, where this user can read the grant key."""
         with self._database.reading() as connection:
-            message = load_draft(connection, draft_id).draft.message
-        return fill_token(self._settings.grant_ring(), message) if self._settings.has_key("grant") else message
+            signed = load_draft(connection, draft_id)
+        if signed.draft.kind != SYSTEM_KIND or not self._settings.has_key("grant"):
+            return signed.draft.message
+        ring = self._settings.grant_ring()
+        verify_draft(ring, signed)  # a forged request gets no token
+        return fill_token(ring, signed.draft.message)
 
     def replies(self) -> list[ReplyView]:
         """Every message that carried a token of ours, and what became of it."""
@@ -69,8 +75,11 @@ class Records:
 class Desk:
     """Verdicts from the terminal. Use as a context manager."""
 
-    def __init__(self, settings: Settings, *, clock: Clock = wall) -> None:
+    def __init__(self, settings: Settings, *, verdicts: bool, clock: Clock = wall) -> None:
         self._settings, self._clock = settings, clock
+        if verdicts:
+            self._terminal_ring()
+            required(settings.approvers, "approval.approvers")
         ring = _any_ring(settings)
         self._database = connect(settings.database_path)
         refuse_other_revision(self._database)
@@ -85,13 +94,27 @@ class Desk:
         self._writer.close()
         self._database.close()
 
-    def approve(self, draft_id: str, *, named: str | None) -> Story:
-        """Grant a pending draft in the name of `named`, or of the only approver. Raises NotPermitted, StateRefused."""
-        ring, approver = self._terminal("approve"), self._approver(named)
+    def approve(self, named_draft: str, *, named: str | None) -> Story:
+        """Grant a pending draft, `ID` or `ID@DIGEST`, in the name of `named`, or of the only approver.
+
+        With the digest that `show` printed, at least 8 digits of it, only what was shown is granted. Raises
+        NotPermitted, StateRefused, VerificationFailed.
+        """
+        ring = self._terminal_ring()
+        approver = self._approver(named)
         now = self._clock()
+        draft_id, _, shown = named_draft.partition("@")
         with self._database.reading() as connection:
             signed = load_draft(connection, draft_id)
+        if signed.draft.kind == SYSTEM_KIND:
+            raise StateRefused(Code.STATE_CONFLICT, f"draft {draft_id} is the outbox's own; nobody need approve it")
+        if self._settings.has_key("draft"):
+            verify_draft(self._settings.draft_ring(), signed)
         verify_digest(signed)
+        if shown and not (len(shown) >= SHORTEST_DIGEST and signed.digest.hex().startswith(shown.lower())):
+            raise StateRefused(
+                Code.DIGEST_MISMATCH, f"draft {draft_id} has not the digest {shown}: it is not what was shown"
+            )
         grant = Grant(
             id=new_id(now),
             draft_id=draft_id,
@@ -106,8 +129,8 @@ class Desk:
 
     def reject(self, draft_id: str, *, reason: str, named: str | None) -> Story:
         """Reject one pending draft; its agent can read the reason. Raises NotPermitted, StateRefused."""
+        self._terminal_ring()
         approver = self._approver(named)
-        self._terminal("reject")
         now = self._clock()
         self._writer.run(
             lambda tx: reject_if_pending(
@@ -126,11 +149,11 @@ class Desk:
         with self._database.reading() as connection:
             return story(connection, draft_id)
 
-    def _terminal(self, verb: str) -> KeyRing:
+    def _terminal_ring(self) -> KeyRing:
         if self._settings.approval.terminal == "off":
             raise NotPermitted(
                 Code.TERMINAL_OFF,
-                f'approval.terminal is "off": {verb} by replying to the request',
+                'approval.terminal is "off": answer by replying to the request',
                 field="approval.terminal",
             )
         return self._settings.grant_ring()
@@ -160,9 +183,12 @@ def _any_ring(settings: Settings) -> KeyRing:
     )
 
 
-def open(settings: Settings, *, clock: Clock = wall) -> Desk:
-    """Enter the room with a key. Raises ConfigError or Unavailable where it cannot be."""
-    return Desk(settings, clock=clock)
+def open(settings: Settings, *, verdicts: bool = False, clock: Clock = wall) -> Desk:
+    """Enter the room with a key; for `verdicts` what they need is asked for before anything is opened.
+
+    Raises ConfigError, NotPermitted or Unavailable.
+    """
+    return Desk(settings, verdicts=verdicts, clock=clock)
 
 
 def read(settings: Settings) -> Records:

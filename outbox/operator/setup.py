@@ -8,8 +8,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from outbox.config import Settings
-from outbox.core.address import parse_address
+from outbox.config import Settings, parse_text
 from outbox.core.errors import Code, ConfigError
 from outbox.core.signing import MINIMUM_KEY_OCTETS
 from outbox.store.engine import connect
@@ -42,20 +41,23 @@ class Made:
 
 def initialise(plan: Plan) -> Made:
     """Make the folder's files. Raises ConfigError, and makes nothing, where one of them is there already."""
-    for address in (*plan.approvers, *([plan.address] if plan.address else [])):
-        parse_address(address, "address")
+    text = _settings_text(plan)
+    parse_text(text)
     keys = {"draft.key"} if plan.room == "drafter" else {"draft.key", "grant.key"}
     settings_file, database_file = plan.folder / "outbox.toml", plan.folder / "outbox.db"
     key_files = [plan.folder / "keys" / name for name in sorted(keys)]
-    taken = [file for file in (settings_file, database_file, *key_files) if file.exists()]
+    taken = [file for file in (settings_file, database_file, *key_files) if os.path.lexists(file)]
     if taken:
         raise ConfigError(Code.FILE_EXISTS, f"{taken[0]} is there already; init overwrites nothing", field="--dir")
-    for folder in (plan.folder, plan.folder / "keys", plan.folder / "state"):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        for folder in (plan.folder, plan.folder / "keys", plan.folder / "state"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        words = f"{plan.folder} cannot be made a folder: {error.strerror}"
+        raise ConfigError(Code.CONFIG_INVALID, words, field="--dir") from error
     for file in key_files:
         _write_new(file, secrets.token_bytes(MINIMUM_KEY_OCTETS), 0o600)
-    _write_new(settings_file, _settings_text(plan).encode(), 0o644)
-    _write_new(database_file, b"", 0o600)  # SQLite gives its other files the same mode
+    _write_new(settings_file, text.encode(), 0o644)
     upgrade_database(database_file)
     return Made((settings_file, *key_files, database_file), _notes(plan))
 
@@ -67,9 +69,11 @@ def _write_new(file: Path, octets: bytes, mode: int) -> None:
         os.fsync(descriptor)
 
 
-def upgrade_database(path: Path, *, create: bool = False) -> str:
-    """Bring a database to this version's revision, and return that."""
-    database = connect(path, create=create)
+def upgrade_database(path: Path) -> str:
+    """Bring a database to this version's revision, and return that. A missing one is made, for this user alone."""
+    if not path.exists():
+        _write_new(path, b"", 0o600)  # SQLite gives its other files the same mode
+    database = connect(path)
     try:
         return upgrade(database)
     finally:
@@ -77,8 +81,8 @@ def upgrade_database(path: Path, *, create: bool = False) -> str:
 
 
 def upgrade_settings_database(settings: Settings) -> str:
-    """`upgrade_database` for the database that the settings name; it is made where it is missing."""
-    return upgrade_database(settings.database_path, create=True)
+    """`upgrade_database` for the database that the settings name."""
+    return upgrade_database(settings.database_path)
 
 
 def _notes(plan: Plan) -> tuple[str, ...]:

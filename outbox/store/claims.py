@@ -35,6 +35,12 @@ class Claim:
 
     draft_id: str
     attempt_id: str
+    gate: str
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it is mail of the outbox's own, by the gate that let it through."""
+        return self.gate == "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ def claim_if_cool(tx: Transaction, heat: Heat, *, worker_id: str, attempt_id: st
             started_at=now,
         )
     )
-    return Claim(draft_id, attempt_id)
+    return Claim(draft_id, attempt_id, heat.gate)
 
 
 def _open_gate(tx: Transaction, heat: Heat, now: int) -> Tripped | None:
@@ -247,6 +253,23 @@ def refuse_if_held(tx: Transaction, claim: Claim, *, message: str, now: int) -> 
     )
 
 
+def cancel_if_stopped(tx: Transaction, claim: Claim, *, now: int) -> bool:
+    """Cancel what ended unsent after a stop was asked for; whether it was."""
+    with suppress(LostRace):
+        move(
+            tx,
+            Verb.CANCEL,
+            claim.draft_id,
+            source=State.EXECUTING,
+            holder=claim.attempt_id,
+            now=now,
+            guards=(drafts.c.stop_asked_at.is_not(None),),
+            error=(Code.STOPPED, "stopped before it was sent"),
+        )
+        return True
+    return False
+
+
 def release_if_held(tx: Transaction, claim: Claim, *, not_before: int, now: int) -> State:
     """Let go of what provably was not sent: back to approved, or to where a stop or its time puts it."""
     draft_id, holder = claim.draft_id, claim.attempt_id
@@ -264,18 +287,7 @@ def release_if_held(tx: Transaction, claim: Claim, *, not_before: int, now: int)
             attempt_id=None,
         )
         return State.APPROVED
-    with suppress(LostRace):
-        stopped = (Code.STOPPED, "stopped before it was sent")
-        move(
-            tx,
-            Verb.CANCEL,
-            draft_id,
-            source=State.EXECUTING,
-            holder=holder,
-            now=now,
-            guards=(not_(unstopped),),
-            error=stopped,
-        )
+    if cancel_if_stopped(tx, claim, now=now):
         return State.CANCELLED
     late = (Code.EXPIRED, "its time passed before it was sent")
     move(tx, Verb.EXPIRE, draft_id, source=State.EXECUTING, holder=holder, now=now, error=late)

@@ -6,7 +6,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.errors import Code, DraftUnknown, PolicyRefused
-from outbox.core.lifecycle import State, Verb
+from outbox.core.lifecycle import SYSTEM_KIND, State, Verb
 from outbox.core.signed import SignedDraft
 from outbox.store.rows import signed_columns
 from outbox.store.schema import drafts, messages
@@ -54,7 +54,9 @@ def _same_draft(tx: Transaction, signed: SignedDraft, idempotency_key: str | Non
 
 def withdraw_if_not_sent(tx: Transaction, draft_id: str, *, agent: str, now: int) -> State:
     """Cancel an agent's own draft; see `stop.cancel_if_not_sent`. Another's is as unknown as none."""
-    own = tx.connection.execute(select(drafts.c.agent).where(drafts.c.id == draft_id)).scalar_one_or_none()
+    own = tx.connection.execute(
+        select(drafts.c.agent).where(drafts.c.id == draft_id, drafts.c.kind != SYSTEM_KIND)
+    ).scalar_one_or_none()
     if own != agent:
         raise DraftUnknown(Code.DRAFT_UNKNOWN, f"agent {agent} has no draft {draft_id}")
     return cancel_if_not_sent(tx, draft_id, now=now)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
+from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -59,12 +59,14 @@ def connect(path: Path, *, create: bool = False) -> Database:
     uri = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
 
     def open_file() -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT / 1000
         )
+        connection.text_factory = _text  # a row that is not UTF-8 is an altered row, not a broken database
+        return connection
 
-    writer = create_engine("sqlite://", creator=open_file, poolclass=StaticPool)
-    reader = create_engine("sqlite://", creator=open_file)
+    writer = create_engine("sqlite://", creator=open_file, poolclass=StaticPool, hide_parameters=True)
+    reader = create_engine("sqlite://", creator=open_file, poolclass=QueuePool, hide_parameters=True)
     event.listen(writer, "connect", _set_pragmas)
     event.listen(writer, "begin", _begin_immediate)
     event.listen(reader, "connect", _set_reader_pragmas)
@@ -73,6 +75,10 @@ def connect(path: Path, *, create: bool = False) -> Database:
     with translated(path):
         _assert_pragmas(database)
     return database
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")
 
 
 def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

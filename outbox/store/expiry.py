@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, exists, or_, select
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, exists, or_, select, text
 
 from outbox.core.errors import Code
 from outbox.core.lifecycle import State, Verb
@@ -13,18 +15,26 @@ from outbox.store.writer import Transaction
 MOST_AT_ONCE = 100
 
 
-def overdue(connection: Connection, *, now: int) -> list[tuple[str, State]]:
-    """Ids and states of drafts whose own time, or whose grant's, is past; the longest overdue first."""
-    waiting = drafts.c.state.in_([State.PENDING.value, State.APPROVED.value])
-    by_draft = select(drafts.c.id, drafts.c.state).where(waiting, drafts.c.expires_at <= now)
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A draft that is past its time."""
+
+    id: str
+    kind: str
+    state: State
+
+
+def overdue(connection: Connection, *, now: int) -> list[Overdue]:
+    """Drafts whose own time, or whose grant's, is past; the longest overdue first."""
+    waiting = text("drafts.state IN ('pending', 'approved')")  # literal, for the partial index
+    by_draft = select(drafts.c.id, drafts.c.kind, drafts.c.state).where(waiting, drafts.c.expires_at <= now)
     rows = connection.execute(by_draft.order_by(drafts.c.expires_at).limit(MOST_AT_ONCE)).all()
-    by_grant = select(drafts.c.id, drafts.c.state).where(
-        drafts.c.state == State.APPROVED.value,
-        drafts.c.kind != "system",
+    by_grant = select(drafts.c.id, drafts.c.kind, drafts.c.state).where(
+        text("drafts.state = 'approved' AND drafts.kind <> 'system'"),
         exists().where(grants.c.draft_id == drafts.c.id, grants.c.expires_at <= now),
     )
     rows = [*rows, *connection.execute(by_grant.limit(MOST_AT_ONCE)).all()]
-    return list({row.id: (row.id, State(row.state)) for row in rows}.values())
+    return list({row.id: Overdue(row.id, row.kind, State(row.state)) for row in rows}.values())
 
 
 def expire_if_overdue(tx: Transaction, draft_id: str, source: State, *, now: int) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from outbox.core.canonical import VERSION, encode
 from outbox.core.lifecycle import Room
@@ -59,6 +59,21 @@ class Chain:
     seq: int = 0
     head: bytes = GENESIS
 
+    @property
+    def writer(self) -> str:
+        """What this chain's rows name as their writer."""
+        return f"{self.room}:{self.run}"
+
+    def resume(self, connection: Connection) -> None:
+        """Find the head again in the journal, after a COMMIT whose fate is not known."""
+        newest = connection.execute(
+            select(journal.c.seq, journal.c.mac)
+            .where(journal.c.writer == self.writer)
+            .order_by(journal.c.seq.desc())
+            .limit(1)
+        ).one_or_none()
+        self.seq, self.head = (newest.seq, newest.mac) if newest is not None else (0, GENESIS)
+
     def append(
         self,
         connection: Connection,
@@ -71,7 +86,7 @@ class Chain:
     ) -> None:
         """Write the next row of this chain."""
         facts = json.dumps(detail or {}, sort_keys=True, separators=(",", ":"))
-        entry = Entry(f"{self.room}:{self.run}", self.seq + 1, now, action, draft_id, attempt_id, facts)
+        entry = Entry(self.writer, self.seq + 1, now, action, draft_id, attempt_id, facts)
         signature = self.ring.sign(Purpose.JOURNAL, entry.canonical(self.head))
         connection.execute(
             insert(journal).values(

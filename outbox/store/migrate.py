@@ -6,7 +6,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 
+from outbox.core.errors import Code, ConfigError
 from outbox.store.engine import Database, translated
 from outbox.store.schema import REVISION
 
@@ -31,5 +33,12 @@ def upgrade(database: Database) -> str:
     config = _config()
     with translated(database.path), database.writer.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, REVISION)
+        try:
+            command.upgrade(config, REVISION)
+        except CommandError as error:
+            raise ConfigError(
+                Code.DATABASE_REVISION,
+                f"{database.path} cannot be brought to revision {REVISION}: {error}; a newer outbox made it",
+                field="database.url",
+            ) from error
     return REVISION

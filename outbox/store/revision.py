@@ -36,11 +36,12 @@ def refuse_altered(database: Database) -> None:
     """Raise Unavailable unless triggers and indexes are word for word what the migrations made."""
     with database.reading() as connection:
         found = guards(connection)
-    missing = sorted(name for name, words in expected_guards().items() if found.get(name) != words)
-    if missing:
+    expected = expected_guards()
+    altered = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    if altered:
         raise Unavailable(
             Code.DATABASE_ALTERED,
-            f"{database.path}: {', '.join(missing)} is not what the migrations made; restore a backup or ask why",
+            f"{database.path}: {', '.join(altered)} is not what the migrations made; restore a backup or ask why",
         )
 
 

@@ -74,7 +74,7 @@ def load_draft(connection: Connection, draft_id: str) -> SignedDraft:
         raise DraftUnknown(Code.DRAFT_UNKNOWN, f"there is no draft {draft_id}")
     try:
         return _signed(row)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VerificationFailed(
             Code.ROW_UNREADABLE, f"draft {draft_id}: its row cannot be read; it is not what was written"
         ) from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
-from outbox.core.errors import Code, StateRefused
+from outbox.core.errors import Code, DraftUnknown, StateRefused
 from outbox.core.grant import Channel, Grant
 from outbox.core.lifecycle import State, Verb
 from outbox.core.signing import Signature
@@ -60,7 +60,8 @@ def insert_reply_once(tx: Transaction, record: ReplyRecord) -> None:
 
 
 def approve_if_pending(tx: Transaction, grant: Grant, signature: Signature, *, now: int) -> None:
-    """Insert a grant and move its draft to approved. Raises LostRace unless it is pending and unexpired."""
+    """Insert a grant and move its draft to approved. Raises StateRefused unless it is pending and unexpired."""
+    refuse_unless_pending(tx, grant.draft_id)
     tx.connection.execute(
         insert(grants).values(
             id=grant.id,
@@ -91,6 +92,15 @@ def approve_if_pending(tx: Transaction, grant: Grant, signature: Signature, *, n
     )
 
 
+def refuse_unless_pending(tx: Transaction, draft_id: str) -> None:
+    """Say in words what the guards would refuse: the move that follows is what decides."""
+    state = tx.connection.execute(select(drafts.c.state).where(drafts.c.id == draft_id)).scalar_one_or_none()
+    if state is None:
+        raise DraftUnknown(Code.DRAFT_UNKNOWN, f"there is no draft {draft_id}")
+    if state != State.PENDING:
+        raise StateRefused(Code.STATE_CONFLICT, f"draft {draft_id} is {state} already; nothing was changed")
+
+
 def spend_request_once(tx: Transaction, request_id: bytes, *, now: int) -> None:
     """Spend a reply token for approving. Raises StateRefused where it was spent."""
     spent = tx.connection.execute(
@@ -106,7 +116,8 @@ def spend_request_once(tx: Transaction, request_id: bytes, *, now: int) -> None:
 def reject_if_pending(
     tx: Transaction, draft_id: str, *, approver: str, channel: Channel, reason: str, now: int
 ) -> None:
-    """Reject a pending draft, with the reason that its agent will read. Raises LostRace where it is not pending."""
+    """Reject a pending draft, with the reason that its agent will read. Raises StateRefused where it is not pending."""
+    refuse_unless_pending(tx, draft_id)
     tx.connection.execute(
         insert(rejections).values(draft_id=draft_id, approver=approver, channel=channel.value, reason=reason, at=now)
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select, text
 
 from outbox.core.draft import Envelope
-from outbox.core.errors import Code, DraftUnknown
-from outbox.core.lifecycle import SYSTEM_KIND, Phase, State
+from outbox.core.errors import Code, DraftUnknown, VerificationFailed
+from outbox.core.lifecycle import SYSTEM_KIND, State
 from outbox.store.rows import parse_envelope
 from outbox.store.schema import (
     MOST_ASKS,
@@ -18,12 +18,15 @@ from outbox.store.schema import (
     drafts,
     grants,
     journal,
+    messages,
     recipients,
     rejections,
     replies,
     requests,
     workers,
 )
+
+_NOT_THROUGH = [state.value for state in (State.FAILED, State.EXPIRED, State.CANCELLED)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,8 @@ class OpenAttempt:
     draft_id: str
     attempt_id: str
     worker_id: str
-    phase: Phase
-    kind: str
+    phase: str
+    gate: str
 
 
 def list_drafts(
@@ -182,7 +185,7 @@ def _draft_view(connection: Connection, row: Row[tuple[object, ...]]) -> DraftVi
         id=row.id,
         kind=row.kind,
         agent=row.agent,
-        state=State(row.state),
+        state=_state(row.state, row.id),
         envelope=_shown_envelope(row.envelope),
         subject=row.subject,
         digest=row.digest,
@@ -199,10 +202,17 @@ def _draft_view(connection: Connection, row: Row[tuple[object, ...]]) -> DraftVi
     )
 
 
+def _state(stored: str, draft_id: str) -> State:
+    try:
+        return State(stored)
+    except ValueError as error:
+        raise VerificationFailed(Code.ROW_UNREADABLE, f"draft {draft_id}: {stored[:40]!a} is no state") from error
+
+
 def _shown_envelope(stored: str) -> Envelope:
     try:
         return parse_envelope(stored)
-    except (ValueError, KeyError, TypeError):  # an altered row is still listed; the worker refuses it
+    except (ValueError, KeyError, TypeError, RecursionError):  # an altered row is still listed; the worker refuses it
         return Envelope(f"(unreadable) {json.dumps(stored[:100])}", ())
 
 
@@ -237,14 +247,14 @@ def list_replies(connection: Connection) -> list[ReplyView]:
 def unasked(connection: Connection, approver: str, *, now: int, limit: int = 100) -> list[tuple[str, int]]:
     """Pending drafts that `approver` is to be asked about, with the number of that ask.
 
-    A request is asked again where the system draft that carried it failed, at most MOST_ASKS times.
+    A request is asked again where the system draft that carried it did not get through, at most MOST_ASKS times.
     """
     carrier = drafts.alias("carrier")
     underway = (
         exists()
         .where(requests.c.draft_id == drafts.c.id, requests.c.approver == approver)
         .where(requests.c.carrier_id == carrier.c.id)
-        .where(or_(carrier.c.state.not_in([State.FAILED.value, State.EXPIRED.value]), requests.c.ask >= MOST_ASKS))
+        .where(or_(carrier.c.state.not_in(_NOT_THROUGH), requests.c.ask >= MOST_ASKS))
     )
     asked = (
         select(func.count())
@@ -283,6 +293,14 @@ def was_seen(connection: Connection, raw_digest: bytes, message_id: str) -> bool
     return connection.execute(came).first() is not None or connection.execute(left).first() is not None
 
 
+def letters_about(connection: Connection, draft_id: str) -> list[bytes]:
+    """The octets of what approvers were written about a draft: requests and answers."""
+    carried = select(requests.c.carrier_id).where(requests.c.draft_id == draft_id)
+    answered = select(replies.c.answer_id).where(replies.c.draft_id == draft_id, text("answer_id IS NOT NULL"))
+    query = select(messages.c.octets).where(messages.c.draft_id.in_(carried.union(answered)))
+    return list(connection.execute(query).scalars())
+
+
 def answers_given(connection: Connection, draft_id: str) -> int:
     """How many replies about a draft were answered."""
     query = select(func.count()).where(replies.c.draft_id == draft_id, text("answer_id IS NOT NULL"))
@@ -295,21 +313,20 @@ def attempts_made(connection: Connection, draft_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def workers_not_ended(connection: Connection, host: str) -> list[str]:
-    """Ids of this host's workers that have not ended, as far as the database knows."""
-    return list(
-        connection.execute(select(workers.c.id).where(workers.c.ended_at.is_(None), workers.c.host == host)).scalars()
-    )
+def workers_not_ended(connection: Connection) -> list[tuple[str, str]]:
+    """Ids and hosts of the workers that have not ended, as far as the database knows."""
+    rows = connection.execute(select(workers.c.id, workers.c.host).where(workers.c.ended_at.is_(None)))
+    return [(row.id, row.host) for row in rows]
 
 
 def abandoned(connection: Connection) -> list[OpenAttempt]:
     """Open attempts of workers that have ended."""
     rows = connection.execute(
-        select(attempts.c.draft_id, attempts.c.id, attempts.c.worker_id, attempts.c.phase, drafts.c.kind)
-        .select_from(attempts.join(workers).join(drafts, drafts.c.id == attempts.c.draft_id))
+        select(attempts.c.draft_id, attempts.c.id, attempts.c.worker_id, attempts.c.phase, attempts.c.gate)
+        .select_from(attempts.join(workers))
         .where(text("attempts.phase <> 'done'"), workers.c.ended_at.is_not(None))
     ).all()
-    return [OpenAttempt(row.draft_id, row.id, row.worker_id, Phase(row.phase), row.kind) for row in rows]
+    return [OpenAttempt(row.draft_id, row.id, row.worker_id, row.phase, row.gate) for row in rows]
 
 
 def journal_actions(connection: Connection, draft_id: str) -> list[tuple[int, str, str]]:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from outbox.core.errors import Code, StateRefused, Unavailable
 from outbox.core.lifecycle import Room
@@ -70,6 +71,7 @@ class Writer:
     def __init__(self, database: Database, chain: Chain) -> None:
         self._database = database
         self._chain = chain
+        self._unsure = False  # whether the last COMMIT's fate is not known
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="outbox-writer", daemon=True)
         self._thread.start()
@@ -114,14 +116,17 @@ class Writer:
         return jobs, False
 
     def _commit(self, jobs: list[_Job]) -> None:
-        before = self._chain.seq, self._chain.head
+        jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         try:
             with self._database.writer.connect() as connection, connection.begin():
+                if self._unsure:
+                    self._chain.resume(connection)
+                    self._unsure = False
                 for job in jobs:
                     self._attempt(connection, job)
-        except DBAPIError as error:
-            self._chain.seq, self._chain.head = before
-            unknown = CommitUnknown(Code.DATABASE_UNAVAILABLE, f"{self._database.path}: {error.orig}")
+        except SQLAlchemyError as error:
+            self._unsure = True
+            unknown = CommitUnknown(Code.DATABASE_UNAVAILABLE, f"{self._database.path}: {_words(error)}")
             for job in jobs:
                 job.future.set_exception(unknown)
             return
@@ -138,13 +143,22 @@ class Writer:
             job.result = job.work(Transaction(connection, self._chain))
             savepoint.commit()
         except Exception as error:  # noqa: BLE001  the waiter's own: it is raised there, and the others go on
-            savepoint.rollback()
+            try:
+                savepoint.rollback()
+            except SQLAlchemyError:
+                raise error from None  # a full disk has rolled everything back; that is the news
             self._chain.seq, self._chain.head = before
-            job.error = _refusal(error)
+            job.error = _in_words(error, self._database.path)
 
 
-def _refusal(error: Exception) -> Exception:
-    """A constraint or trigger that said no, in the words of the tree; anything else as it is."""
-    if not isinstance(error, IntegrityError):
-        return error
-    return StateRefused(Code.STATE_CONFLICT, f"the database refused it: {str(error.orig).removeprefix('outbox: ')}")
+def _in_words(error: Exception, path: Path) -> Exception:
+    """What the database said, in the words of the tree; anything else as it is."""
+    if isinstance(error, IntegrityError):
+        return StateRefused(Code.STATE_CONFLICT, f"the database refused it: {str(error.orig).removeprefix('outbox: ')}")
+    if isinstance(error, SQLAlchemyError):
+        return Unavailable(Code.DATABASE_UNAVAILABLE, f"{path}: {_words(error)}")
+    return error
+
+
+def _words(error: SQLAlchemyError) -> str:
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error).partition("\n")[0]

@@ -31,7 +31,7 @@ class Dialogue(asyncio.Protocol):
         self._heard = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        transport.set_write_buffer_limits(high=0)
+        _buffer_nothing(transport)
         transport.set_protocol(self)
         transport.resume_reading()
 
@@ -66,6 +66,8 @@ class Dialogue(asyncio.Protocol):
 
     async def command(self, line: str, timeout: float) -> Reply | Break:
         """Write one command and wait for its reply."""
+        if "\r" in line or "\n" in line:
+            raise AssertionError("a command is one line")
         self._transport.write(line.encode() + b"\r\n")
         return await self.reply(timeout)
 
@@ -76,7 +78,8 @@ class Dialogue(asyncio.Protocol):
                 return self._broken
             self._transport.write(octets[start : start + _CHUNK])
             try:
-                await asyncio.wait_for(self._writable.wait(), timeout)
+                async with asyncio.timeout(timeout):  # wait_for can swallow a cancellation
+                    await self._writable.wait()
             except TimeoutError:
                 return Break(f"the relay took nothing for {timeout:g} s")
         return self._broken
@@ -113,6 +116,12 @@ class Dialogue(asyncio.Protocol):
             return Break("the relay spoke or closed before the final dot")
         return None
 
+    def quit(self) -> None:
+        """Say goodbye and close at once: what was heard before must not get lost while an answer is awaited."""
+        if not self._transport.is_closing():
+            self._transport.write(b"QUIT\r\n")
+            self._transport.close()
+
     def abort(self) -> None:
         """Drop the connection and whatever is unwritten."""
         self._transport.abort()
@@ -137,6 +146,19 @@ class Dialogue(asyncio.Protocol):
             self._broken = Break(why)
         self._heard.set()
         self._writable.set()
+
+
+def _buffer_nothing(transport: asyncio.Transport) -> None:
+    """Make a write wait for the kernel. Under TLS two transports buffer, and 0 on the outer one never drains.
+
+    What is not public here is held by tests/transport/test_aiosmtplib.py.
+    """
+    inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    if inner is None:
+        transport.set_write_buffer_limits(high=0)
+    else:
+        inner.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1, low=0)
 
 
 def _reply(lines: list[tuple[int, str]]) -> Reply:

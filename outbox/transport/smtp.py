@@ -7,6 +7,7 @@ before the final dot from what happened after it.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import time
@@ -34,7 +35,6 @@ from outbox.transport.outcome import (
 )
 
 GAP_AGE = 2.0  # seconds from the gap's commit within which the dot must be written
-_QUIT_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,11 @@ class SmtpTransport:
         if isinstance(connected, NotSent):
             return connected
         dialogue, extensions = connected
-        lacking = _lacking(envelope, octets, extensions)
-        if lacking is not None:
-            await self._quit(dialogue)
-            return lacking
         try:
-            outcome = await self._transact(dialogue, envelope, octets, extensions, enter_gap)
-            if isinstance(outcome, (Accepted, Refused)):
-                await self._quit(dialogue)
+            lacking = _lacking(envelope, octets, extensions)
+            outcome = lacking or await self._transact(dialogue, envelope, octets, extensions, enter_gap)
+            if lacking or isinstance(outcome, (Accepted, Refused)):
+                dialogue.quit()
             return outcome
         finally:
             dialogue.abort()
@@ -120,7 +117,7 @@ class SmtpTransport:
                 await client.ehlo()
                 if relay.username:
                     await client.login(relay.username, relay.password or "")
-            except (aiosmtplib.SMTPException, OSError) as error:
+            except (aiosmtplib.SMTPException, OSError, ValueError) as error:  # ValueError: no host name can be so
                 return _not_connected(relay, error)
             transport = client.transport
             if not isinstance(transport, asyncio.Transport):
@@ -168,10 +165,6 @@ class SmtpTransport:
         dialogue.write_dot()
         return judge_dot(await dialogue.reply(self._relay.final_timeout), heard)
 
-    async def _quit(self, dialogue: Dialogue) -> None:
-        await dialogue.command("QUIT", _QUIT_TIMEOUT)
-        dialogue.abort()
-
 
 def _own_name() -> str:
     """What EHLO says: this host's full name, or where it has none the loopback literal (RFC 5321 4.1.3)."""
@@ -197,7 +190,7 @@ def _needs_smtputf8(envelope: Envelope) -> bool:
 def _lacking(envelope: Envelope, octets: bytes, extensions: dict[str, str]) -> NotSent | None:
     """Why this relay cannot take this message at all, if so."""
     limit = extensions.get("size", "").strip()
-    if limit.isdigit() and 0 < int(limit) < len(octets):
+    if re.fullmatch("[0-9]{1,19}", limit) and 0 < int(limit) < len(octets):
         return NotSent(f"the relay takes at most {limit} octets, the message has {len(octets)}", transient=False)
     if not octets.isascii() and "8bitmime" not in extensions:
         return NotSent("the message has octets beyond ASCII and the relay does not offer 8BITMIME", transient=False)
@@ -219,7 +212,7 @@ def _not_connected(relay: Relay, error: Exception) -> NotSent:
     where = f"{relay.host}:{relay.port}"
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         reply = Reply(error.code, None, "login refused")
-        return NotSent(f"{where}: the login was refused ({error.code})", halt=error.code >= 500, reply=reply)
+        return NotSent(f"{where}: the login was refused ({error.code})", halt=error.code // 100 != 4, reply=reply)
     if _certificate_error(error):
         return NotSent(f"{where}: its certificate could not be verified", halt=True)
     if isinstance(error, aiosmtplib.SMTPResponseException):

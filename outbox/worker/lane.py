@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import assert_never
 
 from outbox.alerts import Alerts
@@ -12,7 +13,8 @@ from outbox.clock import Clock
 from outbox.core.canonical import sha256
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, OutboxError, PolicyRefused, StateRefused, Unavailable, VerificationFailed
-from outbox.core.lifecycle import SYSTEM_KIND
+from outbox.core.grant import without_tokens
+from outbox.core.lifecycle import SYSTEM_KIND, State
 from outbox.core.lifecycle import Outcome as Stored
 from outbox.core.message import date_line
 from outbox.core.notice import fill_token
@@ -20,6 +22,7 @@ from outbox.core.signed import SignedDraft
 from outbox.store.claims import (
     Claim,
     Report,
+    cancel_if_stopped,
     complete_if_held,
     enter_gap_if_held,
     fail_if_held,
@@ -67,16 +70,18 @@ class Lane:
 
     async def attempt(self, claim: Claim) -> Ended:
         """Verify, send, record. Whatever goes wrong, the row tells the truth about it."""
+        gap = _Gap(self._writer, claim, self._clock)
         try:
-            signed = self._verified(claim)
+            ended = await self._send(self._verified(claim), gap)
         except (VerificationFailed, PolicyRefused) as refused:
             ended = _not_sent(refused.message, (refused.code, refused.message))
-            kind = None
         except OutboxError as error:
-            ended, kind = _not_sent(error.message), None
-        else:
-            ended, kind = await self._send(claim, signed), signed.draft.kind
-        await self._record(claim, ended, kind)
+            ended = _not_sent(error.message)
+        except Exception as error:  # one bad row never stops the loop, and is never tried for ever
+            log.exception("an attempt failed", extra={"action": "attempt", "draft": claim.draft_id})
+            why = f"the worker failed at it: {type(error).__name__}"
+            ended = ended_of(InDoubt(why)) if gap.entered else _not_sent(why, (Code.WORKER_FAILED, why))
+        await self._record(claim, ended)
         return ended
 
     def _verified(self, claim: Claim) -> SignedDraft:
@@ -86,31 +91,24 @@ class Lane:
         self._verifier.verify(signed, grants, now=self._clock())
         return signed
 
-    async def _send(self, claim: Claim, signed: SignedDraft) -> Ended:
+    async def _send(self, signed: SignedDraft, gap: _Gap) -> Ended:
         message = signed.draft.message
         if signed.draft.kind == SYSTEM_KIND:
             message = fill_token(self._verifier.grant_ring, message)
         octets = date_line(self._clock()) + message
-        gap = _Gap(self._writer, claim, sha256(octets), self._clock)
-        try:
-            return ended_of(await self._transport.send(signed.draft.envelope, octets, gap.enter))
-        except Exception as error:  # one bad row never stops the loop, and is never tried for ever
-            log.exception("an attempt failed", extra={"action": "attempt", "draft": claim.draft_id})
-            why = f"the worker failed while it sent: {type(error).__name__}"
-            if gap.asked_for:
-                return ended_of(InDoubt(why))
-            return _not_sent(why, (Code.WORKER_FAILED, why))
+        gap.wire_digest = sha256(octets)
+        return _without_tokens(ended_of(await self._transport.send(signed.draft.envelope, octets, gap.enter)))
 
-    async def _record(self, claim: Claim, ended: Ended, kind: str | None) -> None:
+    async def _record(self, claim: Claim, ended: Ended) -> None:
         now = self._clock()
 
-        def store(tx: Transaction) -> None:
+        def store(tx: Transaction) -> tuple[Code, str] | None:
             finish_if_open(tx, claim, ended.report, now=now)
-            self._conclude(tx, claim, ended, kind, now)
+            return self._conclude(tx, claim, ended, now)
 
         while True:
             try:
-                await asyncio.wrap_future(self._writer.submit(store))
+                alert = await asyncio.wrap_future(self._writer.submit(store))
                 break
             except StateRefused as lost:
                 log.warning("%s", lost, extra={"action": "lost", "draft": claim.draft_id})
@@ -119,52 +117,59 @@ class Lane:
                 log.error("%s", error, extra={"action": "store-again", "draft": claim.draft_id})
                 await asyncio.sleep(_STORE_AGAIN)
         log.info("%s", ended.report.text, extra={"action": ended.report.outcome.value, "draft": claim.draft_id})
-        await self._tell(claim, ended, kind)
+        if alert is not None:
+            tell = partial(self._alerts.tell, *alert, draft_id=claim.draft_id, by_mail=not claim.is_system)
+            await asyncio.to_thread(tell)
 
-    def _conclude(self, tx: Transaction, claim: Claim, ended: Ended, kind: str | None, now: int) -> None:
-        if ended.report.outcome is Stored.ACCEPTED:
+    def _conclude(self, tx: Transaction, claim: Claim, ended: Ended, now: int) -> tuple[Code, str] | None:
+        """Move the draft to where its attempt's end puts it; returns what the operator is to be told, if anything."""
+        outcome, error = ended.report.outcome, ended.error
+        if outcome is Stored.ACCEPTED:
             complete_if_held(tx, claim, now=now)
-        elif ended.error is None and ended.report.outcome is not Stored.IN_DOUBT:
-            release_if_held(tx, claim, not_before=now + self._pause(claim), now=now)
-        elif ended.error is not None and ended.error[0] is Code.NON_DELEGABLE_KIND:
-            refuse_if_held(tx, claim, message=ended.error[1], now=now)
-        elif ended.error is not None and (ended.report.outcome is not Stored.IN_DOUBT or kind == SYSTEM_KIND):
-            fail_if_held(tx, claim, code=ended.error[0], message=ended.error[1], now=now)
+        elif error is None:
+            state = release_if_held(tx, claim, not_before=now + self._pause(claim), now=now)
+            if state is State.EXPIRED:
+                return Code.EXPIRED, f"draft {claim.draft_id} was approved and expired before it was sent"
+        elif outcome is Stored.IN_DOUBT and not claim.is_system:
+            pass  # it stays executing, for a person to settle
+        elif outcome is not Stored.IN_DOUBT and cancel_if_stopped(tx, claim, now=now):
+            pass
+        elif error[0] is Code.NON_DELEGABLE_KIND:
+            refuse_if_held(tx, claim, message=error[1], now=now)
+        else:
+            fail_if_held(tx, claim, code=error[0], message=error[1], now=now)
+        return error
 
     def _pause(self, claim: Claim) -> int:
         with self._database.reading() as connection:
             made = attempts_made(connection, claim.draft_id)
         return self._retry[min(made, len(self._retry)) - 1] * MICROSECONDS
 
-    async def _tell(self, claim: Claim, ended: Ended, kind: str | None) -> None:
-        if ended.error is None:
-            return
-        code, message = ended.error
-        await asyncio.to_thread(self._alerts.tell, code, message, draft_id=claim.draft_id, by_mail=kind != SYSTEM_KIND)
-
 
 class _Gap:
     """The door between the message and its final dot, for one attempt."""
 
-    def __init__(self, writer: Writer, claim: Claim, wire_digest: bytes, clock: Clock) -> None:
-        self._writer, self._claim, self._wire_digest, self._clock = writer, claim, wire_digest, clock
-        self.asked_for = False
+    def __init__(self, writer: Writer, claim: Claim, clock: Clock) -> None:
+        self._writer, self._claim, self._clock = writer, claim, clock
+        self.wire_digest = b""
+        self.entered = False
 
     async def enter(self) -> GapEntered | GapRefused:
         """Commit the gap; a COMMIT whose fate is unknown is no leave to write the dot."""
-        self.asked_for = True
 
         def work(tx: Transaction) -> float:
             before = boottime()
-            enter_gap_if_held(tx, self._claim, wire_digest=self._wire_digest, now=self._clock())
+            enter_gap_if_held(tx, self._claim, wire_digest=self.wire_digest, now=self._clock())
             return before
 
         try:
-            return GapEntered(await asyncio.wrap_future(self._writer.submit(work)))
+            at = await asyncio.wrap_future(self._writer.submit(work))
         except StateRefused as refused:
             return GapRefused(refused.message)
         except Unavailable as error:
             return GapRefused(f"it is not known whether the gap was stored: {error.message}")
+        self.entered = True
+        return GapEntered(at)
 
 
 def ended_of(outcome: Outcome) -> Ended:
@@ -193,3 +198,13 @@ def _not_sent(why: str, error: tuple[Code, str] | None = None) -> Ended:
 def _report(stored: Stored, reply: Reply, heard: tuple[Heard, ...], queue_id: str | None = None) -> Report:
     each = tuple((one.address, one.reply.code, f"{one.reply.enhanced or ''} {one.reply.text}".strip()) for one in heard)
     return Report(stored, reply.code, reply.enhanced, reply.text, queue_id, each)
+
+
+def _without_tokens(ended: Ended) -> Ended:
+    """Relays repeat Message-IDs and addresses; a reply token may not reach a row or a log by way of their words."""
+    report = ended.report
+    heard = tuple((address, code, without_tokens(text)) for address, code, text in report.heard)
+    queue_id = without_tokens(report.queue_id) if report.queue_id else None
+    cleaned = replace(report, text=without_tokens(report.text), queue_id=queue_id, heard=heard)
+    error = (ended.error[0], without_tokens(ended.error[1])) if ended.error else None
+    return Ended(cleaned, error, ended.halt)

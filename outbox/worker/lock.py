@@ -16,19 +16,27 @@ class WorkerLock:
         self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the file that others would look at is still the one locked here."""
+        try:
+            return os.path.samestat(self._file.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Let go, and leave no file behind."""
         self._file.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
-def is_alive(state_dir: Path, worker_id: str) -> bool:
-    """Whether a worker of this host holds its lock; the file of a dead one is taken away."""
+def is_alive(state_dir: Path, worker_id: str) -> bool | None:
+    """Whether a worker holds its lock; None where there is no lock file. That of a dead one is taken away."""
     file = _file(state_dir, worker_id)
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

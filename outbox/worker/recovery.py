@@ -11,7 +11,7 @@ from pathlib import Path
 from outbox.alerts import Alerts
 from outbox.clock import Clock
 from outbox.core.errors import Code, StateRefused
-from outbox.core.lifecycle import SYSTEM_KIND, Outcome, Phase
+from outbox.core.lifecycle import Outcome, Phase
 from outbox.store.claims import Claim, Report, end_worker_once, fail_if_held, finish_if_open, release_if_held
 from outbox.store.engine import Database
 from outbox.store.views import OpenAttempt, abandoned, workers_not_ended
@@ -33,17 +33,19 @@ class Recovery:
         writer: Writer,
         alerts: Alerts,
         state_dir: Path,
+        own_id: str,
         release_proven: bool,
         clock: Clock,
     ) -> None:
         self._database, self._writer, self._alerts = database, writer, alerts
-        self._state_dir, self._release_proven, self._clock = state_dir, release_proven, clock
+        self._state_dir, self._own_id = state_dir, own_id
+        self._release_proven, self._clock = release_proven, clock
 
     def recover(self, *, ended: str | None = None) -> None:
         """Find dead workers, and let go of what they, or the worker `ended`, provably did not send."""
         with self._database.reading() as connection:
-            candidates = workers_not_ended(connection, socket.gethostname())
-        died = [worker_id for worker_id in candidates if not is_alive(self._state_dir, worker_id)]
+            candidates = workers_not_ended(connection)
+        died = [worker_id for worker_id, host in candidates if self._is_dead(worker_id, host)]
         for worker_id in died:
             self._run(partial(end_worker_once, worker_id=worker_id, now=self._clock()))
         with self._database.reading() as connection:
@@ -51,22 +53,29 @@ class Recovery:
         for attempt in left:
             self._look_after(attempt, newly=attempt.worker_id in (*died, ended))
 
+    def _is_dead(self, worker_id: str, host: str) -> bool:
+        """A lock that is free says so whatever the host is called now; without a file only this host can tell."""
+        if worker_id == self._own_id:
+            return False
+        alive = is_alive(self._state_dir, worker_id)
+        return host == socket.gethostname() if alive is None else not alive
+
     def _look_after(self, attempt: OpenAttempt, *, newly: bool) -> None:
-        if attempt.phase is Phase.CLAIMED and self._release_proven:
+        if attempt.phase == Phase.CLAIMED and self._release_proven:
             self._run(lambda tx: self._let_go(tx, attempt))
-        elif attempt.phase is Phase.GAP and attempt.kind == SYSTEM_KIND:
+        elif attempt.phase == Phase.GAP and attempt.gate == "system":
             self._run(lambda tx: self._give_up(tx, attempt))
-        elif attempt.phase is Phase.GAP and newly:
+        elif attempt.phase == Phase.GAP and newly:
             message = f"draft {attempt.draft_id}: its worker died in the gap; it may have been sent"
             self._alerts.tell(Code.IN_DOUBT, message, draft_id=attempt.draft_id)
 
     def _let_go(self, tx: Transaction, attempt: OpenAttempt) -> None:
-        claim, now = Claim(attempt.draft_id, attempt.attempt_id), self._clock()
+        claim, now = Claim(attempt.draft_id, attempt.attempt_id, attempt.gate), self._clock()
         finish_if_open(tx, claim, _UNSENT, now=now)
         release_if_held(tx, claim, not_before=now, now=now)
 
     def _give_up(self, tx: Transaction, attempt: OpenAttempt) -> None:
-        claim, now = Claim(attempt.draft_id, attempt.attempt_id), self._clock()
+        claim, now = Claim(attempt.draft_id, attempt.attempt_id, attempt.gate), self._clock()
         finish_if_open(tx, claim, _DOUBTFUL, now=now)
         fail_if_held(tx, claim, code=Code.IN_DOUBT, message=_DOUBTFUL.text, now=now)
 

@@ -8,19 +8,19 @@ import os
 import signal
 import socket
 import threading
-from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from outbox.alerts import Alerts
 from outbox.clock import Clock, new_id, wall
-from outbox.config import GateSettings, Settings, required
-from outbox.core.errors import Code, OutboxError, StateRefused, TryLater, Unavailable
+from outbox.config import Settings, required
+from outbox.core.errors import Code, OutboxError, TryLater, Unavailable
 from outbox.core.lifecycle import Outcome, Room
+from outbox.overdue import expire_overdue
+from outbox.sections import GateSettings
 from outbox.store.claims import Claim, Heat, Tripped, claim_if_cool, end_worker_once, insert_worker, is_due
 from outbox.store.engine import connect
-from outbox.store.expiry import expire_if_overdue, overdue
 from outbox.store.journal import Chain
 from outbox.store.selftest import refuse_untrustworthy
 from outbox.store.writer import Writer
@@ -42,9 +42,7 @@ class Worker:
 
     def __init__(self, settings: Settings, *, clock: Clock = wall) -> None:
         host = required(settings.relay.host, "relay.host")
-        verifier = Verifier(
-            settings.draft_ring(), settings.grant_ring(), settings.rules(), settings.approvers, settings.operators
-        )
+        verifier = Verifier(*settings.rings(), settings.rules(), settings.approvers, settings.operators)
         transport = SmtpTransport(_relay(settings, host))
         self._clock, self._lanes, self._stop_timeout = clock, settings.relay.lanes, settings.worker.stop_timeout
         self._heats = (_heat("system", settings.thermal.system), _heat("mail", settings.thermal))
@@ -55,6 +53,7 @@ class Worker:
         self._writer = Writer(self._database, Chain(Room.WORKER, self._id, verifier.grant_ring))
         self._alerts = Alerts(settings, Room.WORKER, verifier.grant_ring, self._writer, clock)
         self._circuit = Circuit()
+        self._tripped: set[str] = set()  # gates that the last look for a draft found open
         self._lane = Lane(
             transport=transport,
             verifier=verifier,
@@ -69,6 +68,7 @@ class Worker:
             writer=self._writer,
             alerts=self._alerts,
             state_dir=settings.state_dir,
+            own_id=self._id,
             release_proven=settings.reconcile.auto_release == "proven",
             clock=clock,
         )
@@ -114,9 +114,10 @@ class Worker:
         try:
             while not stop.is_set():
                 if loop.time() - swept >= SWEEP:
+                    self._stop_where_presumed_dead()
                     await self._sweep()
                     swept = loop.time()
-                await self._fill(tasks)
+                await self._fill(tasks, drain=drain)
                 if drain and not tasks:
                     break
                 await self._wait(tasks, stop)
@@ -127,12 +128,14 @@ class Worker:
         if drain and not stop.is_set():
             self._raise_for_waiting()
 
-    async def _fill(self, tasks: set[asyncio.Task[Ended]]) -> None:
-        """Claim exactly what can be sent now."""
+    async def _fill(self, tasks: set[asyncio.Task[Ended]], *, drain: bool) -> None:
+        """Claim exactly what can be sent now. A drain ends where the database fails, else it is tried again."""
         while len(tasks) < self._lanes and not self._circuit.is_open:
             try:
                 claim = await self._claim()
             except OutboxError as error:
+                if drain:
+                    raise
                 log.error("%s", error, extra={"action": "claim", "code": error.code.value})
                 return
             if claim is None:
@@ -140,6 +143,7 @@ class Worker:
             tasks.add(asyncio.create_task(self._lane.attempt(claim)))
 
     async def _claim(self) -> Claim | None:
+        self._tripped.clear()
         for heat in self._heats:
             now = self._clock()
             with self._database.reading() as connection:
@@ -152,8 +156,10 @@ class Worker:
             )
             if isinstance(found, Claim):
                 return found
-            if isinstance(found, Tripped) and found.newly:
-                await self._tell_tripped(heat)
+            if isinstance(found, Tripped):
+                self._tripped.add(heat.gate)
+                if found.newly:
+                    await self._tell_tripped(heat)
         return None
 
     async def _tell_tripped(self, heat: Heat) -> None:
@@ -185,11 +191,12 @@ class Worker:
         if not tasks:
             return
         done, late = await asyncio.wait(tasks, timeout=self._stop_timeout)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
         for task in done:
             await self._note(task.result())
+        while late:  # again and again: a library below may swallow one cancellation
+            for task in late:
+                task.cancel()
+            _, late = await asyncio.wait(late, timeout=POLL)
 
     async def _sweep(self) -> None:
         try:
@@ -198,22 +205,20 @@ class Worker:
         except OutboxError as error:
             log.error("%s", error, extra={"action": "sweep", "code": error.code.value})
 
+    def _stop_where_presumed_dead(self) -> None:
+        """Without its lock a worker counts as dead, and others let go of what it holds."""
+        if not self._lock.is_held:
+            raise Unavailable(Code.WORKER_FAILED, "this worker's lock file was taken away; start it again")
+
     def _expire(self) -> None:
-        now = self._clock()
-        with self._database.reading() as connection:
-            found = overdue(connection, now=now)
-        for draft_id, state in found:
-            with suppress(StateRefused):  # it moved meanwhile
-                self._writer.run(partial(expire_if_overdue, draft_id=draft_id, source=state, now=now))
+        expire_overdue(self._database, self._writer, self._alerts, now=self._clock())
 
     def _raise_for_waiting(self) -> None:
         if self._circuit.is_open:
             raise Unavailable(Code.CIRCUIT_OPEN, "the relay refuses everything; what is approved waits")
-        now = self._clock()
-        with self._database.reading() as connection:
-            waiting = [heat.gate for heat in self._heats if is_due(connection, heat.gate, now=now)]
-        if waiting:
-            raise TryLater(Code.THERMAL, f"the thermal cutout is open; approved drafts wait ({', '.join(waiting)})")
+        if self._tripped:
+            gates = ", ".join(sorted(self._tripped))
+            raise TryLater(Code.THERMAL, f"the thermal cutout is open; approved drafts wait (gate {gates})")
 
 
 def open(settings: Settings, *, clock: Clock = wall) -> Worker:

@@ -8,7 +8,7 @@ from outbox.core.draft import MICROSECONDS, Draft
 from outbox.core.errors import Code, VerificationFailed
 from outbox.core.grant import Grant, verify_grant
 from outbox.core.lifecycle import SYSTEM_KIND
-from outbox.core.policy import Policy, raise_first, standing_violations
+from outbox.core.policy import Policy, form_violations, raise_first, standing_violations
 from outbox.core.signed import SignedDraft, verify_draft
 from outbox.core.signing import KeyRing, Signature
 
@@ -33,6 +33,7 @@ class Verifier:
         if draft.created_at > now + CLOCK_GRACE:
             raise VerificationFailed(Code.DATED_AHEAD, f"draft {draft.id}: it is dated more than 5 minutes ahead")
         if is_system:
+            raise_first(form_violations(draft))
             self._verify_recipients(draft)
             return
         raise_first(standing_violations(draft, self.policy))

@@ -1,0 +1,153 @@
+"""The sections of the settings file, each value parsed once. docs/reference/settings.md describes them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from outbox.core.address import parse_address
+from outbox.core.errors import OutboxError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> object:
+    """Seconds out of `90`, "90s", "15m", "24h" or "7d"; anything else is left for pydantic to refuse."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value.strip())
+        if found is None:
+            raise ValueError('a duration is a number of seconds, or "90s", "15m", "24h", "7d"')
+        return int(found[1]) * _UNITS[found[2] or "s"]
+    return value
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_address(value, "address")
+    except OutboxError as error:
+        raise ValueError("not one e-mail address") from error
+
+
+def _command(value: str) -> str:
+    shlex.split(value)  # ValueError for an unclosed quote
+    return value
+
+
+def _domain(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_address(f"a@{value}", "domain").partition("@")[2]
+    except OutboxError as error:
+        raise ValueError("not a mail domain") from error
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=1, le=366 * 86400)]
+Retry = Annotated[int, BeforeValidator(parse_duration), Field(ge=0, le=366 * 86400)]
+Address = Annotated[str, BeforeValidator(_address)]
+Domain = Annotated[str, BeforeValidator(_domain)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class DatabaseSettings(_Section):
+    """Where drafts are kept."""
+
+    url: str = "sqlite:///outbox.db"
+    state_dir: Path = Path("state")
+
+
+class KeySettings(_Section):
+    """Files of raw octets, newest first."""
+
+    draft: tuple[Path, ...] = (Path("keys/draft.key"),)
+    grant: tuple[Path, ...] = (Path("keys/grant.key"),)
+
+
+class PolicySettings(_Section):
+    """What may be drafted at all."""
+
+    from_domains: tuple[Domain, ...] = ()
+    max_recipients: Annotated[int, Field(ge=1, le=1000)] = 10
+    default_ttl: Duration = 86400
+    max_ttl: Duration = 30 * 86400
+    refuse_kinds: tuple[str, ...] = ()
+
+
+class ApprovalSettings(_Section):
+    """Who approves, and how it is known that it was he."""
+
+    approvers: tuple[Address, ...] = ()
+    address: Address | None = None
+    grant_ttl: Duration = 86400
+    terminal: Literal["on", "off"] = "on"
+    authenticity: Literal["dkim", "authentication-results", "code", "none"] = "dkim"
+    closing: tuple[str, ...] = ()
+
+
+class OperatorSettings(_Section):
+    """Whom alerts go to; empty means the approvers."""
+
+    addresses: tuple[Address, ...] = ()
+
+
+class AlertSettings(_Section):
+    """A command that gets an alert's text on stdin."""
+
+    command: Annotated[str, AfterValidator(_command)] = ""
+
+
+class MailboxSettings(_Section):
+    """Where replies arrive."""
+
+    url: str | None = None
+
+
+class RelaySettings(_Section):
+    """The submission server. Durations in seconds."""
+
+    host: str | None = None
+    port: Port = 587
+    security: Literal["tls", "starttls", "none"] | None = None
+    username: str = ""
+    password_file: Path | None = None
+    lanes: Annotated[int, Field(ge=1, le=100)] = 10
+    timeout: Duration = 60
+    final_timeout: Duration = 600
+    retry: Annotated[tuple[Retry, ...], Field(min_length=1)] = (60, 300, 1800, 7200)
+
+
+class GateSettings(_Section):
+    """At most `count` transmissions in `window`; once tripped, nothing for `cooldown`."""
+
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 60
+    window: Duration = 900
+    cooldown: Duration = 300
+
+
+class ThermalSettings(GateSettings):
+    """The cutout for drafts, and apart from it the one for the outbox's own mail."""
+
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    system: GateSettings = GateSettings()
+
+
+class ReconcileSettings(_Section):
+    """Whether what provably was not sent is let go without a person."""
+
+    auto_release: Literal["proven", "never"] = "proven"
+
+
+class WorkerSettings(_Section):
+    """How long a stopping worker waits for the replies it is owed."""
+
+    stop_timeout: Duration = 630

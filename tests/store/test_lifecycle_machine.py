@@ -1,0 +1,21 @@
+"""Random interleavings of the rooms' verbs on one file never leave EDGES and never make two transmissions."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.store.machine import Lifecycle
+
+
+def test_random_interleavings_stay_within_the_model() -> None:
+    run_state_machine_as_test(
+        Lifecycle,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
