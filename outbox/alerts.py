@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import subprocess
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,11 +60,11 @@ class Alerts:
                 self._insert_draft(alert, operator)
 
     def _write_state(self) -> None:
+        written = self._file.with_suffix(f".{os.getpid()}.tmp")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._file.parent, delete=False) as temporary:
-                json.dump({"alerts": [asdict(alert) for alert in self._raised]}, temporary)
-            Path(temporary.name).replace(self._file)
+            written.write_text(json.dumps({"alerts": [asdict(alert) for alert in self._raised]}), encoding="utf-8")
+            written.replace(self._file)
         except OSError as error:
             log.warning("%s: %s", self._file, error.strerror, extra={"action": "state-file"})
 
@@ -73,7 +73,11 @@ class Alerts:
             return
         try:
             subprocess.run(  # noqa: S603  the operator's own command, without a shell
-                self._command, input=_text(alert), text=True, timeout=_COMMAND_TIMEOUT, check=True
+                self._command,
+                input=_text(alert).encode(),
+                stdout=subprocess.DEVNULL,
+                timeout=_COMMAND_TIMEOUT,
+                check=True,
             )
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("alerts.command: %s", error, extra={"action": "alert-command"})

@@ -242,7 +242,11 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def parse_text(text: str) -> None:
     """Raise ConfigError unless `text` is a settings file of this version."""
-    _refuse_contradictions(_parse(tomllib.loads(text)))
+    try:
+        written = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(Code.CONFIG_INVALID, f"that cannot be written as TOML: {error}", field="init") from error
+    _refuse_contradictions(_parse(written))
 
 
 def _parse(written: dict[str, Any]) -> Settings:

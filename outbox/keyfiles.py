@@ -28,9 +28,10 @@ def read_secret(file: Path, setting: str, *, in_credentials: bool) -> bytes:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise ConfigError(Code.KEY_MISSING, f"{setting}: there is no file {file}", field=setting) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL
+        why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            Code.SECRET_UNREADABLE, f"{setting}: {file} cannot be read: {error.strerror}", field=setting
+            Code.SECRET_UNREADABLE, f"{setting}: {str(file)!a} cannot be read: {why}", field=setting
         ) from None
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):

@@ -343,7 +343,7 @@ STATEMENTS = (
     """,
     """
     CREATE TRIGGER attempts_birth BEFORE INSERT ON attempts
-    WHEN NEW.phase <> 'claimed' OR NOT EXISTS (SELECT 1 FROM drafts WHERE id = NEW.draft_id AND state = 'executing' AND attempt_id = NEW.id)
+    WHEN NEW.phase <> 'claimed' OR EXISTS (SELECT 1 FROM attempts WHERE id = NEW.id) OR NOT EXISTS (SELECT 1 FROM drafts WHERE id = NEW.draft_id AND state = 'executing' AND attempt_id = NEW.id)
     BEGIN SELECT RAISE(ABORT, 'outbox: an attempt begins with its claim'); END
     """,
     """

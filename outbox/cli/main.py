@@ -210,6 +210,8 @@ def show(draft_id: str, eml: bool, as_json: bool) -> None:
             sys.stdout.buffer.write(records.octets(draft_id))
         else:
             _print_story(records.show(draft_id), json=as_json)
+            if records.is_altered(draft_id):
+                click.echo(f"outbox: beware, draft {draft_id} is not what its digest was taken over", err=True)
 
 
 @outbox.command()

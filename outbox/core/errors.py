@@ -85,6 +85,7 @@ class Code(StrEnum):
     RELAY_LACKS = "relay_lacks"
     IN_DOUBT = "in_doubt"
     WORKER_FAILED = "worker_failed"
+    PRESUMED_DEAD = "presumed_dead"
     # Pauses
     THERMAL = "thermal"
     CIRCUIT_OPEN = "circuit_open"

@@ -15,7 +15,7 @@ REQUEST_ID_OCTETS = 8
 _ID_CHARACTERS = 13
 _MAC_CHARACTERS = 26
 TOKEN_CHARACTERS = _ID_CHARACTERS + _MAC_CHARACTERS
-_TOKEN_FORM = re.compile(rf"(?=[A-Za-z]*[2-7])[A-Za-z2-7]{{{TOKEN_CHARACTERS},}}")
+_TOKEN_FORM = re.compile(rf"[A-Za-z2-7]{{{TOKEN_CHARACTERS},}}")
 
 
 class Channel(StrEnum):

@@ -11,20 +11,25 @@ from dataclasses import dataclass
 from html import unescape
 
 _TAG = re.compile(r"(<[^<>]{1,4096}>)")
-_NAME = re.compile(r"</?\s*([A-Za-z][A-Za-z0-9:-]{0,40})")
-_ATTRIBUTE = re.compile(r"""([A-Za-z][A-Za-z0-9:-]{0,40})\s*=\s*("[^"]*"|'[^']*'|[^\s>"']+)""")
+_VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s>"'=`]+)"""
+_FLAGS = "hidden|disabled|checked|nowrap|noshade|compact|reversed|selected|readonly"
+_GIVEN = rf"[A-Za-z][A-Za-z0-9:._-]{{0,80}}\s*=\s*{_VALUE}"
+# A tag that every reader takes for one, and whose attributes can be told apart. Others are shown as they are written.
+_PLAIN_TAG = re.compile(rf"</?(?P<name>[A-Za-z][A-Za-z0-9:]{{0,40}})(?:\s+(?:{_GIVEN}|{_FLAGS}))*\s*/?>", re.IGNORECASE)
+_ATTRIBUTE = re.compile(rf"\s([A-Za-z][A-Za-z0-9:._-]{{0,80}})\s*=\s*({_VALUE})")
 _BREAKS = {"p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "hr", "blockquote"}
 _TARGETS = {"href", "src", "srcset", "action", "formaction", "data", "background", "poster", "url"}
 _SPOKEN = {"alt", "title", "value", "placeholder", "label", "aria-label", "summary", "content"}
-_HIDING = re.compile(
-    r"<style|<script|\bhidden\b|display|visibility|font-size|(?<![-\w])color|opacity|position|clip|overflow|text-indent",
-    re.IGNORECASE,
+# Elements in which some readers show tags as words.
+_VERBATIM = re.compile(r"<(?:xmp|plaintext|textarea|listing|noembed|noframes|noscript|iframe|svg|math)", re.IGNORECASE)
+_RESTYLING = re.compile(
+    r"<(?:style|script|link|template|font)|\s(?:style|class|hidden|color|bgcolor|width|height)\b", re.IGNORECASE
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words, a line for each block; `may_hide` where styles or scripts could keep some of them from a reader."""
+    """The words, a line for each block; `may_hide` where styles or scripts could keep some from a reader."""
 
     text: str
     may_hide: bool
@@ -32,24 +37,28 @@ class Words:
 
 def words_of_html(html: str) -> Words:
     """Read an HTML part for people: each tag's targets and spoken attributes stand where the tag stood."""
-    pieces: list[str] = []
-    tags = _TAG.split(html)
-    for number, piece in enumerate(tags):
-        pieces.append(_shown_tag(piece) if number % 2 else unescape(re.sub(r"\s+", " ", piece)))
-    lines = [" ".join(line.split()) for line in "".join(pieces).split("\n")]
+    pieces = _TAG.split(html)
+    verbatim = _VERBATIM.search(html) is not None
+    shown = [
+        _shown_tag(piece, verbatim=verbatim) if number % 2 else unescape(re.sub(r"\s+", " ", piece))
+        for number, piece in enumerate(pieces)
+    ]
+    lines = [" ".join(line.split()) for line in "".join(shown).split("\n")]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    return Words(text, any(_HIDING.search(tag) for tag in tags[1::2]))
+    return Words(text, any(_RESTYLING.search(tag) for tag in pieces[1::2]))
 
 
-def _shown_tag(tag: str) -> str:
-    name = _NAME.match(tag)
-    if name is None:  # a comment, a declaration, or nothing that HTML knows
-        return "" if tag.lower() == "<!doctype html>" else f" {unescape(tag)} "
-    shown = "\n" if name[1].lower() in _BREAKS else ""
+def _shown_tag(tag: str, *, verbatim: bool) -> str:
+    found = _PLAIN_TAG.fullmatch(tag)
+    if tag.lower() == "<!doctype html>":
+        return ""
+    if found is None or verbatim:
+        return f" {unescape(tag)} "
+    shown = "\n" if found["name"].lower() in _BREAKS else ""
     for attribute, quoted in _ATTRIBUTE.findall(tag):
-        value = unescape(quoted.strip("\"'"))
-        if attribute.lower() in _TARGETS:
+        name, value = attribute.lower().rpartition(":")[2], unescape(quoted.strip("\"'"))
+        if name in _TARGETS:
             shown += f" <{value}> "
-        elif attribute.lower() in _SPOKEN and value:
+        elif name in _SPOKEN and value:
             shown += f" [{value}] "
     return shown

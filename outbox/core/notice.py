@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from outbox.core.address import Mailbox
 from outbox.core.canonical import encode, sha256
 from outbox.core.draft import Draft, Envelope, Thread
+from outbox.core.errors import Code, VerificationFailed
 from outbox.core.grant import Request, placeholder, reply_token
 from outbox.core.lifecycle import SYSTEM_KIND, Room
-from outbox.core.message import Attachment, Content, compose, split_headers
+from outbox.core.message import Attachment, Content, compose, decode_words, split_headers
 from outbox.core.signed import SignedDraft, sign_draft
 from outbox.core.signing import KeyRing
 
@@ -82,11 +83,13 @@ def _request_value(request: Request) -> str:
 
 
 def carried_request(message: bytes) -> Request | None:
-    """The request that a system draft's verified octets carry, if they carry one."""
+    """The request that a system draft's verified octets carry, if any. Raises VerificationFailed for half of one."""
     values = [value for name, value in split_headers(message) if name == REQUEST_HEADER]
-    found = _REQUEST.fullmatch(values[0]) if len(values) == 1 else None
-    if found is None:
+    if not values:
         return None
+    found = _REQUEST.fullmatch(decode_words(values[0])) if len(values) == 1 else None
+    if found is None:
+        raise VerificationFailed(Code.ROW_UNREADABLE, f"a system draft's {REQUEST_HEADER} cannot be read")
     return Request(
         id=bytes.fromhex(found["id"]),
         draft_id=found["draft"],
@@ -96,14 +99,23 @@ def carried_request(message: bytes) -> Request | None:
     )
 
 
-def fill_token(ring: KeyRing, message: bytes) -> bytes:
-    """The octets as they are sent: the reply token in place of its placeholder, in Reply-To and Message-ID alone."""
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A system draft's octets as they are sent, and the token that they carry, if any."""
+
+    octets: bytes
+    token: str | None
+
+
+def fill_token(ring: KeyRing, message: bytes) -> Filled:
+    """Put the reply token in place of its placeholder, in Reply-To and Message-ID alone."""
     request = carried_request(message)
     if request is None:
-        return message
-    held, token = placeholder(request.id).encode(), reply_token(ring, request).encode()
+        return Filled(message, None)
+    held, token = placeholder(request.id).encode(), reply_token(ring, request)
     head, separator, body = message.partition(b"\r\n\r\n")
     lines = [
-        line.replace(held, token) if line.lower().startswith(_TOKEN_LINES) else line for line in head.split(b"\r\n")
+        line.replace(held, token.encode()) if line.lower().startswith(_TOKEN_LINES) else line
+        for line in head.split(b"\r\n")
     ]
-    return b"\r\n".join(lines) + separator + body
+    return Filled(b"\r\n".join(lines) + separator + body, token)

@@ -27,6 +27,7 @@ _UNSEEN = re.compile(
     "\u2060-\u2064\u2066-\u206f\u2800\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
+_MESSAGE_TYPE = re.compile(rb"^(content-type[ \t]*:\s*)message/", re.IGNORECASE | re.MULTILINE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 # Codecs that say what they mean in time; the standard library has others that take minutes, or that hide ASCII.
 _CHARSETS = re.compile(
@@ -65,7 +66,9 @@ def render(message: bytes) -> Rendering:
     htmls: list[Words] = []
     attachments: list[AttachmentSummary] = []
     for part in leaves(message):
-        if part.get_content_type() == "text/html":
+        if type_of(part).startswith("message/"):
+            texts.append(f"[{type_of(part)}, as it stands]\n{decode_text(part)}")
+        elif part.get_content_type() == "text/html":
             htmls.append(words_of_html(decode_text(part)))
         elif part.get_content_maintype() == "text" and part.get_content_disposition() != "attachment":
             label = "" if part.get_content_type() == "text/plain" else f"[{part.get_content_type()}]\n"
@@ -91,7 +94,9 @@ def leaves(message: bytes) -> Iterator[Message]:
         raise _malformed(f"the message has more than {MOST_MULTIPARTS} multiparts")
     if message.count(b"\n--") > MOST_LINES_LIKE_BOUNDARIES and b"boundary" in message.lower():
         raise _malformed("the message has more parts, or lines like their boundaries, than are read")
-    pending: list[Message] = [email.message_from_bytes(message, policy=compat32)]
+    # A message inside is kept as the octets that it is: the email package would write it anew.
+    opaque = _MESSAGE_TYPE.sub(rb"\1x-message/", message)
+    pending: list[Message] = [email.message_from_bytes(opaque, policy=compat32)]
     found = 0
     while pending:
         part = pending.pop()
@@ -105,6 +110,12 @@ def leaves(message: bytes) -> Iterator[Message]:
         yield part
 
 
+def type_of(part: Message) -> str:
+    """A part's media type, in lower case, as it was given."""
+    found = part.get_content_type()
+    return found.removeprefix("x-") if found.startswith("x-message/") else found
+
+
 def _refuse_ambiguous(part: Message) -> None:
     names = [name.lower() for name in part.keys() if name.lower() in _ONCE]  # noqa: SIM118  a Message is no dict
     if len(names) != len(set(names)):
@@ -114,8 +125,8 @@ def _refuse_ambiguous(part: Message) -> None:
     parameters = [name.lower() for name, _ in part.get_params(failobj=[], header="content-type")]
     if len(parameters) != len(set(parameters)):
         raise _malformed("a part's Content-Type has a parameter twice")
-    if part.get_content_type() in {"message/partial", "message/external-body"}:
-        raise _malformed(f"a part is {part.get_content_type()}, whose content stands elsewhere")
+    if type_of(part) in {"message/partial", "message/external-body", "multipart/digest"}:
+        raise _malformed(f"a part is {type_of(part)}, which readers show in different ways, or not at all")
 
 
 def _malformed(what: str) -> PolicyRefused:
@@ -170,9 +181,9 @@ def _names(part: Message) -> list[str]:
 
 
 def _summary(part: Message) -> AttachmentSummary:
-    octets = b"".join(child.as_bytes() for child in _children(part)) if part.is_multipart() else _octets(part)
+    octets = _octets(part)
     name = " = ".join(_names(part)) or "(no name)"
-    return AttachmentSummary(name, part.get_content_type(), len(octets), sha256(octets).hex())
+    return AttachmentSummary(name, type_of(part), len(octets), sha256(octets).hex())
 
 
 def fenced(text: str) -> str:

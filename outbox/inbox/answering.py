@@ -12,7 +12,7 @@ from collections.abc import Callable
 from outbox.clock import Clock, new_id
 from outbox.core.canonical import sha256
 from outbox.core.draft import MICROSECONDS
-from outbox.core.errors import OutboxError, StateRefused
+from outbox.core.errors import StateRefused, Unavailable
 from outbox.core.grant import Channel, Grant, Request, sign_grant, without_tokens
 from outbox.core.lifecycle import Room, State
 from outbox.core.notice import sign_notice
@@ -82,7 +82,7 @@ class Answering:
         head = self._mailbox.read(delivered, LARGEST_HEADER)
         if head is None:
             return False
-        if not self._judge.tokens(parse_incoming(head)):
+        if not self._judge.is_ours(parse_incoming(head)):
             return True
         octets = self._mailbox.read(delivered)
         if octets is None:
@@ -90,8 +90,8 @@ class Answering:
         incoming = parse_incoming(octets)
         try:
             judgement = self._judge.judge(incoming)
-        except OutboxError:
-            raise  # the database, not the message
+        except Unavailable:
+            raise
         except Exception:  # one bad message never stops the loop
             log.exception("a message could not be read", extra={"action": "set-aside", "uid": delivered.uid})
             judgement = Judgement(None, "", "", Reading(Verdict.UNCLEAR, None, "it could not be read"), ())
@@ -138,7 +138,7 @@ class Answering:
         log.info("%s", said, extra={"action": judgement.reading.verdict.value, "draft": request.draft_id})
 
     def _store_without_effect(self, uid: str, incoming: Incoming, judgement: Judgement, why: str) -> None:
-        now = self._clock()
+        now, why = self._clock(), without_tokens(why)
         answer = None
         if judgement.may_be_answered and judgement.request is not None and self._answers_left(judgement.request):
             text = unclear_text(why, judgement.reading.excerpt, judgement.request.draft_id)

@@ -14,7 +14,7 @@ from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import PolicyRefused
 from outbox.core.grant import without_tokens
 from outbox.core.message import parse_message_ids
-from outbox.core.rendering import decode_text, leaves
+from outbox.core.rendering import decode_text, leaves, type_of
 
 LARGEST_HEADER = 256 * 1024
 LARGEST_MESSAGE = 25 * 1024 * 1024
@@ -135,7 +135,7 @@ def plain_text(incoming: Incoming) -> Written:
         return Written(None, refused.message)
     except RecursionError:
         return Written(None, "its parts are nested beyond reason")
-    types = (part.get_content_type() for part in parts)
+    types = (type_of(part) for part in parts)
     automatic = next((f"it has a {found} part" for found in types if found in _AUTOMATIC_TYPES), None)
     if not texts:
         return Written(None, "it has no text/plain part", automatic)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from outbox.core.canonical import sha256
 from outbox.core.draft import MICROSECONDS
+from outbox.core.errors import PolicyRefused
 from outbox.core.grant import TOKEN_CHARACTERS, Request, split_token
 from outbox.core.lifecycle import FINAL, State
 from outbox.core.rendering import render
@@ -21,6 +22,7 @@ from outbox.store.engine import Database
 from outbox.store.rows import load_request
 from outbox.store.views import letters_about, state_of, was_seen
 
+MOST_TOKENS = 10  # looked at in one message
 _DAY = 86400 * MICROSECONDS
 _FORM = f"[a-z2-7]{{{TOKEN_CHARACTERS}}}"
 _RECIPIENT_FIELDS = {"to", "cc", "delivered-to", "x-original-to", "envelope-to"}
@@ -80,7 +82,7 @@ class Judge:
             rf"(?<![\w.+-]){re.escape(local)}\+({_FORM})@{re.escape(host)}(?![\w.-])", re.IGNORECASE
         )
         self._approval = re.compile(
-            rf"(?<![\w.+-]){re.escape(local)}(?:\+[^@\s<>]*)?@{re.escape(host)}(?![\w.-])", re.IGNORECASE
+            rf"(?<![\w.+-]){re.escape(local)}(?:\+[\w=.-]{{0,64}})?@{re.escape(host)}(?![\w.-])", re.IGNORECASE
         )
         self._thread = re.compile(rf"<({_FORM})\.[0-9a-f-]{{36}}@", re.IGNORECASE)
         self._database = database
@@ -122,21 +124,29 @@ class Judge:
         if written.text is None or request is None:
             return Reading(Verdict.UNCLEAR, None, written.why)
         with self._database.reading() as connection:
-            letters = [render(octets).text or "" for octets in letters_about(connection, request.draft_id)]
-        return read_verdict(written.text, self._closing, "\n".join(letters))
+            letters = letters_about(connection, request.draft_id)
+        return read_verdict(written.text, self._closing, [_text_of(letter) for letter in letters])
+
+    def is_ours(self, incoming: Incoming) -> bool:
+        """Whether the header carries a token that we made; what does not is left as it is."""
+        return any(self._request_of(token) is not None for token in sorted(self.tokens(incoming))[:MOST_TOKENS])
+
+    def _request_of(self, token: str) -> tuple[Request, int] | None:
+        parts = split_token(token)
+        if parts is None:
+            return None
+        with self._database.reading() as connection:
+            stored = load_request(connection, parts[0])
+        if stored is None or not self._ring.verify_reply_mac(stored[0].canonical(), parts[1]):
+            return None
+        return stored[0], stored[1]
 
     def _find_request(self, incoming: Incoming) -> tuple[tuple[Request, int] | None, str]:
         tokens = self.tokens(incoming)
         if len(tokens) != 1:
             return None, "no token of ours in recipient or thread" if not tokens else "its tokens do not agree"
-        parts = split_token(tokens.pop())
-        if parts is None:
-            return None, "it is not the one spelling of a token"
-        with self._database.reading() as connection:
-            stored = load_request(connection, parts[0])
-        if stored is None or not self._ring.verify_reply_mac(stored[0].canonical(), parts[1]):
-            return None, "no request of ours has this token"
-        return (stored[0], stored[1]), ""
+        found = self._request_of(tokens.pop())
+        return found, "" if found is not None else "no request of ours has this token"
 
     def _check_author(self, incoming: Incoming, request: Request | None) -> tuple[str, Check]:
         sender, why = only_author(incoming)
@@ -182,3 +192,10 @@ def _check_fresh(incoming: Incoming, asked_at: int | None) -> Check:
     if dated < asked_at - _DAY:
         return Check("fresh", False, "it is dated before the request")
     return Check("fresh", True, "it is dated after the request, within a day's grace")
+
+
+def _text_of(letter: bytes) -> str:
+    try:
+        return render(letter).text or ""
+    except PolicyRefused:  # the agent's text in it looks like more parts than are read; then no quote of it is known
+        return ""

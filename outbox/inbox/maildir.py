@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from outbox.core.errors import Code, Unavailable
 from outbox.inbox.incoming import LARGEST_MESSAGE
+
+log = logging.getLogger("outbox.inbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +43,24 @@ class Maildir:
                 with os.scandir(self._path / folder) as entries:
                     for entry in entries:
                         if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
-                            found[entry.name.partition(":")[0]] = Path(entry.path)
+                            found[_uid(entry.name)] = Path(entry.path)
         except OSError as error:
             raise Unavailable(Code.MAILBOX_UNREACHABLE, f"mailbox.url: {self._path}: {error.strerror}") from error
         for uid in sorted(found):
             yield Delivered(uid, found[uid])
 
     def read(self, delivered: Delivered, most: int = LARGEST_MESSAGE + 1) -> bytes | None:
-        """The octets, at most `most`, by default one past what is ever looked at; None where it is gone."""
+        """The octets, at most `most`, by default one past what is ever looked at; None where it cannot be read now."""
         try:
             with delivered.file.open("rb") as opened:
                 return opened.read(most)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Unavailable(Code.MAILBOX_UNREACHABLE, f"{delivered.file}: {error.strerror}") from error
+            log.error("%s: %s", delivered.uid, error.strerror, extra={"action": "unreadable", "uid": delivered.uid})
+            return None
+
+
+def _uid(name: str) -> str:
+    """A file's name up to its flags; octets that are no text are written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace").partition(":")[0]

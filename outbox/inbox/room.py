@@ -13,7 +13,15 @@ from typing import Self
 from outbox.alerts import Alerts
 from outbox.clock import Clock, new_id, wall
 from outbox.config import Settings, required
-from outbox.core.errors import Code, ConfigError, OutboxError, PolicyRefused, StateRefused, VerificationFailed
+from outbox.core.errors import (
+    Code,
+    ConfigError,
+    OutboxError,
+    PolicyRefused,
+    StateRefused,
+    Unavailable,
+    VerificationFailed,
+)
 from outbox.core.grant import REQUEST_ID_OCTETS, Request
 from outbox.core.lifecycle import Room
 from outbox.core.notice import sign_notice
@@ -78,10 +86,10 @@ class Inbox:
         self._database.close()
 
     def once(self) -> None:
-        """Expire what is overdue, read what is in the mailbox, ask for what is pending and not yet asked for."""
+        """Expire what is overdue, ask for what is pending and not yet asked for, read what is in the mailbox."""
         self.expire()
-        self._answering.read()
         self.ask()
+        self._answering.read()
 
     def run(self) -> None:
         """`once` again and again until SIGTERM or SIGINT. What fails is logged and tried again."""
@@ -93,6 +101,8 @@ class Inbox:
                 self.once()
             except OutboxError as error:
                 log.error("%s", error, extra={"action": "inbox", "code": error.code.value})
+            except Exception:  # the loop: what failed once is looked at again
+                log.exception("a look at the mailbox failed", extra={"action": "inbox"})
             stop.wait(POLL)
 
     def expire(self) -> None:
@@ -117,8 +127,8 @@ class Inbox:
         except (VerificationFailed, PolicyRefused) as error:
             self._fail(draft_id, error, now)
             return
-        except OutboxError:
-            raise  # the database, not the draft
+        except Unavailable:
+            raise
         except Exception:  # one bad row never stops the loop, and is never tried for ever
             log.exception("a draft cannot be shown", extra={"action": "ask", "draft": draft_id})
             self._fail(draft_id, VerificationFailed(Code.ROW_UNREADABLE, f"draft {draft_id}: it cannot be shown"), now)

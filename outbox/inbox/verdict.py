@@ -45,10 +45,17 @@ _QUOTES = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "＇": "'", "“": '
 _WORDS = "|".join(sorted(map(re.escape, REJECTING), key=len, reverse=True))
 _REJECTION = re.compile(rf"(?:{_WORDS})[.!]?\s*:.*")
 _COLON = re.compile("[:\uff1a\ufe55\ufe13]")
-# "On <date>, <us> wrote:" as clients write it above a quote: a year or a time, our name or an address, and no more.
+# "On <date>, Outbox <...> wrote:" as clients write it above a quote of ours: a date, our name, a verb, and no more.
 _ATTRIBUTION = re.compile(
-    r"(?:on|am|le|el)\b(?=.*(?:\b(?:19|20)[0-9]{2}\b|\b[0-9]{1,2}[:.h][0-9]{2}\b))(?=.*(?:\boutbox\b|@)).*"
-    r"(?:\bwrote|\bschrieb\b[^:]{0,200}|\ba écrit|\bescribió)\s?:"
+    r"(?:on|am|le|el)\b(?P<date>.{4,120}?)[\s,]*(?P<before>\bschrieb\s+)?[\"']?outbox\b[\"']?"
+    r"(?:[\s,]*\(?[<\[][^<>\[\]]{1,400}[>\]]\)?)?[\s,]*(?P<after>wrote|schrieb|a écrit|escribió)?\s?:"
+)
+_MOMENT = re.compile(r"\b(?:19|20)[0-9]{2}\b|[0-9]{1,2}[:.h][0-9]{2}")
+_DATE_WORDS = re.compile(
+    r"mon.*|tue.*|wed.*|thu.*|fri.*|sat.*|sun.*|die?|di|mi|mit.*|do|don.*|fr|fre.*|sa|sam.*|so|son.*|lun.*|mar.*|mer.*"
+    r"|jeu.*|ven.*|dim.*|mi[eé].*|jue.*|vie.*|s[aá]b.*|dom.*|jan.*|f[eé][bv].*|m[aä]r.*|apr.*|avr.*|ma[iy].*|jui?[nl].*"
+    r"|aug.*|ao[uû]t.*|ago.*|sep.*|o[ck]t.*|nov.*|d[eé][cz].*|dic.*|ene.*|abr.*|at|um|uhr|à|a|las|de|del|m|am|pm|utc|gmt"
+    r"|z|[a-z]{1,3}[sd]?t|st|nd|rd|th|greenwich|mean|time|standard|daylight|summer|central|european|eastern|pacific|mountain"
 )
 _ORIGINAL = re.compile(
     r"-{2,}\s*(?:original message|forwarded message|ursprüngliche nachricht|message d'origine)\s*-{2,}"
@@ -75,25 +82,21 @@ _MOBILE = re.compile(
 )
 
 
-def read_verdict(text: str, closing: Sequence[str] = (), original: str = "") -> Reading:
+def read_verdict(text: str, closing: Sequence[str] = (), originals: Sequence[str] = ()) -> Reading:
     """Read a reply's plain text.
 
-    `closing` are lines of the approver's own signature that may follow an approval; `original` is what we wrote to
-    him, which he may quote without a mark.
+    `closing` are lines of the approver's own signature that may follow an approval; `originals` are the texts that we
+    wrote to him, any of which he may quote without a mark.
     """
-    lines = [line[: _LONGEST_LINE + 1].strip("\r") for line in text.split("\n", MOST_LINES)]
-    if len(lines) > MOST_LINES or any(len(line) > _LONGEST_LINE for line in lines):
-        return Reading(Verdict.UNCLEAR, None, "the text is too long")
+    lines = [line.strip("\r") for line in text.split("\n", MOST_LINES)]
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         return Reading(Verdict.UNCLEAR, None, "there is no text")
+    if len(lines[first]) > _LONGEST_LINE:
+        return Reading(Verdict.UNCLEAR, None, "the first line is too long")
     words = _plain(lines[first])
     if words in APPROVING:
-        remark = _Reply(lines, {_plain(one) for one in closing}, _squeezed(original)).first_remark(first + 1)
-        if remark is None:
-            return Reading(Verdict.APPROVE, None, f'the first line is "{words}" and nothing was added')
-        why = f'after "{words}" comes something else; an approval stands alone'
-        return Reading(Verdict.UNCLEAR, None, why, _excerpt(remark))
+        return _approve_unless_more(words, lines, first + 1, closing, originals)
     if words in CANCELLING:
         return Reading(Verdict.CANCEL, None, f'the first line is "{words}"')
     if words in REJECTING:
@@ -104,17 +107,30 @@ def read_verdict(text: str, closing: Sequence[str] = (), original: str = "") -> 
     return Reading(Verdict.UNCLEAR, None, "the first line is not a verdict", _excerpt(lines[first]))
 
 
+def _approve_unless_more(
+    words: str, lines: Sequence[str], position: int, closing: Sequence[str], originals: Sequence[str]
+) -> Reading:
+    if len(lines) > MOST_LINES or any(len(line) > _LONGEST_LINE for line in lines):
+        return Reading(Verdict.UNCLEAR, None, f'what stands below "{words}" is too long to be read')
+    reply = _Reply(lines, {_plain(one) for one in closing}, tuple(_squeezed(text) for text in originals))
+    remark = reply.first_remark(position)
+    if remark is None:
+        return Reading(Verdict.APPROVE, None, f'the first line is "{words}" and nothing was added')
+    why = f'after "{words}" comes something else; an approval stands alone'
+    return Reading(Verdict.UNCLEAR, None, why, _excerpt(remark))
+
+
 def _excerpt(line: str) -> str:
     return without_tokens(line.strip())[:200]
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """The lines of a reply, the approver's closing lines, and what we wrote to him without its white space."""
+    """The lines of a reply, the approver's closing lines, and each text of ours to him without its white space."""
 
     lines: Sequence[str]
     closing: set[str]
-    original: str
+    originals: tuple[str, ...]
 
     def first_remark(self, position: int) -> str | None:
         """The first line from `position` that is neither blank, quoted, a signature nor a known closing."""
@@ -146,14 +162,22 @@ class _Reply:
         return end
 
     def _first_not_ours(self, position: int) -> str | None:
-        """In a quote without marks, the first line that we did not write: a remark between the quoted lines."""
+        """In a quote without marks, the first line that breaks the text of ours that it quotes from the beginning."""
+        while position < len(self.lines) and _is_quote_head(self.lines[position]):
+            position += 1
+        quoted, candidates = "", self.originals
         for line in self.lines[position:]:
-            folded = _folded(line)
-            quoting = _ORIGINAL.fullmatch(folded) or _RULE.fullmatch(folded) or _HEADER.fullmatch(folded)
-            if quoting or self._is_closing(line) or _squeezed(_LINKS.sub("", line)) in self.original:
-                continue
-            return line
+            quoted += _squeezed(_LINKS.sub("", line))
+            fitting = tuple(original for original in candidates if original.startswith(quoted))
+            if not fitting or (line.strip() and not _LINKS.sub("", line).strip()):
+                return None if self._is_closing(line) and candidates else line
+            candidates = fitting
         return None
+
+
+def _is_quote_head(line: str) -> bool:
+    folded = _folded(line)
+    return not folded or any(pattern.fullmatch(folded) for pattern in (_ORIGINAL, _RULE, _HEADER))
 
 
 def _squeezed(text: str) -> str:
@@ -171,10 +195,17 @@ def _attribution_lines(lines: Sequence[str], position: int) -> int:
         if count > 1 and line.startswith(("on ", "am ", "le ", "el ")):
             return 0  # it begins here, and what stands above is a remark
         joined = f"{joined} {line}".strip()
-        if _ATTRIBUTION.fullmatch(joined):
+        if _is_attribution(joined):
             following = _next_written(lines, number + 1)
             return count if following.startswith(">") else 0
     return 0
+
+
+def _is_attribution(line: str) -> bool:
+    found = _ATTRIBUTION.fullmatch(line)
+    if found is None or not (found["before"] or found["after"]) or not _MOMENT.search(found["date"]):
+        return False
+    return all(_DATE_WORDS.fullmatch(word) for word in re.findall(r"[^\W\d_]+", found["date"]))
 
 
 def _begins_unmarked_quote(lines: Sequence[str], position: int) -> bool:

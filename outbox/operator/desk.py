@@ -9,7 +9,7 @@ from typing import Self
 from outbox.clock import Clock, new_id, wall
 from outbox.config import Settings, required
 from outbox.core.draft import MICROSECONDS
-from outbox.core.errors import Code, ConfigError, NotPermitted, StateRefused, UsageError
+from outbox.core.errors import Code, ConfigError, NotPermitted, StateRefused, UsageError, VerificationFailed
 from outbox.core.grant import Channel, Grant, sign_grant
 from outbox.core.lifecycle import SYSTEM_KIND, Room, State
 from outbox.core.notice import fill_token
@@ -25,7 +25,7 @@ from outbox.store.verdicts import approve_if_pending, reject_if_pending
 from outbox.store.views import DraftView, ReplyView, Story, list_drafts, list_replies, story
 from outbox.store.writer import Writer
 
-SHORTEST_DIGEST = 8  # hex digits of ID@DIGEST
+SHORTEST_DIGEST = 32  # hex digits of ID@DIGEST
 
 
 class Records:
@@ -56,6 +56,15 @@ class Records:
         with self._database.reading() as connection:
             return story(connection, draft_id)
 
+    def is_altered(self, draft_id: str) -> bool:
+        """Whether the row, or its octets, is not what the digest was taken over: then what `show` shows is not it."""
+        try:
+            with self._database.reading() as connection:
+                verify_digest(load_draft(connection, draft_id))
+        except VerificationFailed:
+            return True
+        return False
+
     def octets(self, draft_id: str) -> bytes:
         """The stored message; a request's with its reply token, where this user can read the grant key."""
         with self._database.reading() as connection:
@@ -64,7 +73,7 @@ class Records:
             return signed.draft.message
         ring = self._settings.grant_ring()
         verify_draft(ring, signed)  # a forged request gets no token
-        return fill_token(ring, signed.draft.message)
+        return fill_token(ring, signed.draft.message).octets
 
     def replies(self) -> list[ReplyView]:
         """Every message that carried a token of ours, and what became of it."""
@@ -97,13 +106,13 @@ class Desk:
     def approve(self, named_draft: str, *, named: str | None) -> Story:
         """Grant a pending draft, `ID` or `ID@DIGEST`, in the name of `named`, or of the only approver.
 
-        With the digest that `show` printed, at least 8 digits of it, only what was shown is granted. Raises
+        With the digest that `show` printed, at least 32 digits of it, only what was shown is granted. Raises
         NotPermitted, StateRefused, VerificationFailed.
         """
         ring = self._terminal_ring()
         approver = self._approver(named)
         now = self._clock()
-        draft_id, _, shown = named_draft.partition("@")
+        draft_id, bound, shown = named_draft.partition("@")
         with self._database.reading() as connection:
             signed = load_draft(connection, draft_id)
         if signed.draft.kind == SYSTEM_KIND:
@@ -111,7 +120,7 @@ class Desk:
         if self._settings.has_key("draft"):
             verify_draft(self._settings.draft_ring(), signed)
         verify_digest(signed)
-        if shown and not (len(shown) >= SHORTEST_DIGEST and signed.digest.hex().startswith(shown.lower())):
+        if bound and not (len(shown) >= SHORTEST_DIGEST and signed.digest.hex().startswith(shown.lower())):
             raise StateRefused(
                 Code.DIGEST_MISMATCH, f"draft {draft_id} has not the digest {shown}: it is not what was shown"
             )

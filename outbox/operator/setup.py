@@ -129,5 +129,5 @@ def _grant_line(plan: Plan) -> list[str]:
 def _line(name: str, value: str | int | list[str] | None, example: str | int | list[str] = "") -> str:
     """One TOML line; JSON strings, numbers and lists of strings are TOML too."""
     if value is None:
-        return f"# {name} = {json.dumps(example)}\n"
-    return f"{name} = {json.dumps(value)}\n"
+        return f"# {name} = {json.dumps(example, ensure_ascii=False)}\n"
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}\n"

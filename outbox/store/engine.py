@@ -66,7 +66,7 @@ def connect(path: Path, *, create: bool = False) -> Database:
         return connection
 
     writer = create_engine("sqlite://", creator=open_file, poolclass=StaticPool, hide_parameters=True)
-    reader = create_engine("sqlite://", creator=open_file, poolclass=QueuePool, hide_parameters=True)
+    reader = create_engine("sqlite://", creator=open_file, poolclass=QueuePool, max_overflow=-1, hide_parameters=True)
     event.listen(writer, "connect", _set_pragmas)
     event.listen(writer, "begin", _begin_immediate)
     event.listen(reader, "connect", _set_reader_pragmas)

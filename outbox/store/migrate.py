@@ -38,7 +38,7 @@ def upgrade(database: Database) -> str:
         except CommandError as error:
             raise ConfigError(
                 Code.DATABASE_REVISION,
-                f"{database.path} cannot be brought to revision {REVISION}: {error}; a newer outbox made it",
+                f"{database.path} cannot be brought to revision {REVISION}: {error}",
                 field="database.url",
             ) from error
     return REVISION

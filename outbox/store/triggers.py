@@ -128,7 +128,7 @@ TRIGGERS: tuple[str, ...] = (
         "attempts_birth",
         "INSERT",
         "attempts",
-        "NEW.phase <> 'claimed' OR NOT EXISTS "
+        "NEW.phase <> 'claimed' OR EXISTS (SELECT 1 FROM attempts WHERE id = NEW.id) OR NOT EXISTS "
         "(SELECT 1 FROM drafts WHERE id = NEW.draft_id AND state = 'executing' AND attempt_id = NEW.id)",
         "an attempt begins with its claim",
     ),

@@ -17,7 +17,6 @@ from outbox.store.schema import (
     attempts,
     drafts,
     grants,
-    journal,
     messages,
     recipients,
     rejections,
@@ -327,13 +326,3 @@ def abandoned(connection: Connection) -> list[OpenAttempt]:
         .where(text("attempts.phase <> 'done'"), workers.c.ended_at.is_not(None))
     ).all()
     return [OpenAttempt(row.draft_id, row.id, row.worker_id, row.phase, row.gate) for row in rows]
-
-
-def journal_actions(connection: Connection, draft_id: str) -> list[tuple[int, str, str]]:
-    """When, by which writer and what: the journal's rows about one draft, in order."""
-    rows = connection.execute(
-        select(journal.c.at, journal.c.writer, journal.c.action)
-        .where(journal.c.draft_id == draft_id)
-        .order_by(journal.c.at, journal.c.seq)
-    ).all()
-    return [(row.at, row.writer, row.action) for row in rows]

@@ -7,6 +7,7 @@ where COMMIT itself fails its fate is unknown, every waiter gets CommitUnknown, 
 from __future__ import annotations
 
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -124,7 +125,7 @@ class Writer:
                     self._unsure = False
                 for job in jobs:
                     self._attempt(connection, job)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             self._unsure = True
             unknown = CommitUnknown(Code.DATABASE_UNAVAILABLE, f"{self._database.path}: {_words(error)}")
             for job in jobs:
@@ -143,10 +144,7 @@ class Writer:
             job.result = job.work(Transaction(connection, self._chain))
             savepoint.commit()
         except Exception as error:  # noqa: BLE001  the waiter's own: it is raised there, and the others go on
-            try:
-                savepoint.rollback()
-            except SQLAlchemyError:
-                raise error from None  # a full disk has rolled everything back; that is the news
+            savepoint.rollback()  # where even that fails, as on a full disk, the whole COMMIT is unknown
             self._chain.seq, self._chain.head = before
             job.error = _in_words(error, self._database.path)
 
@@ -160,5 +158,8 @@ def _in_words(error: Exception, path: Path) -> Exception:
     return error
 
 
-def _words(error: SQLAlchemyError) -> str:
+def _words(error: BaseException) -> str:
+    """SQLite's own words; where undoing a statement failed too, those about the statement."""
+    if isinstance(error.__context__, DBAPIError):
+        return _words(error.__context__)
     return str(error.orig) if isinstance(error, DBAPIError) else str(error).partition("\n")[0]

@@ -1,6 +1,6 @@
 """The SMTP conversation on a stream that aiosmtplib has connected, secured and logged in.
 
-Nothing is buffered beyond the kernel once `drain` returns (high water 0), and `abort` throws away what is unwritten: a
+Nothing is buffered beyond the kernel once `write` returns (high water 0), and `abort` throws away what is unwritten: a
 plain close would go on flushing, dot included, after we have given the message up for unsent.
 """
 

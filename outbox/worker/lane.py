@@ -17,7 +17,7 @@ from outbox.core.grant import without_tokens
 from outbox.core.lifecycle import SYSTEM_KIND, State
 from outbox.core.lifecycle import Outcome as Stored
 from outbox.core.message import date_line
-from outbox.core.notice import fill_token
+from outbox.core.notice import Filled, fill_token
 from outbox.core.signed import SignedDraft
 from outbox.store.claims import (
     Claim,
@@ -92,12 +92,13 @@ class Lane:
         return signed
 
     async def _send(self, signed: SignedDraft, gap: _Gap) -> Ended:
-        message = signed.draft.message
+        filled = Filled(signed.draft.message, None)
         if signed.draft.kind == SYSTEM_KIND:
-            message = fill_token(self._verifier.grant_ring, message)
-        octets = date_line(self._clock()) + message
+            filled = fill_token(self._verifier.grant_ring, signed.draft.message)
+        octets = date_line(self._clock()) + filled.octets
         gap.wire_digest = sha256(octets)
-        return _without_tokens(ended_of(await self._transport.send(signed.draft.envelope, octets, gap.enter)))
+        ended = ended_of(await self._transport.send(signed.draft.envelope, octets, gap.enter))
+        return _without_tokens(ended, filled.token)
 
     async def _record(self, claim: Claim, ended: Ended) -> None:
         now = self._clock()
@@ -132,10 +133,10 @@ class Lane:
                 return Code.EXPIRED, f"draft {claim.draft_id} was approved and expired before it was sent"
         elif outcome is Stored.IN_DOUBT and not claim.is_system:
             pass  # it stays executing, for a person to settle
-        elif outcome is not Stored.IN_DOUBT and cancel_if_stopped(tx, claim, now=now):
-            pass
         elif error[0] is Code.NON_DELEGABLE_KIND:
             refuse_if_held(tx, claim, message=error[1], now=now)
+        elif outcome is not Stored.IN_DOUBT and cancel_if_stopped(tx, claim, now=now):
+            pass
         else:
             fail_if_held(tx, claim, code=error[0], message=error[1], now=now)
         return error
@@ -200,11 +201,16 @@ def _report(stored: Stored, reply: Reply, heard: tuple[Heard, ...], queue_id: st
     return Report(stored, reply.code, reply.enhanced, reply.text, queue_id, each)
 
 
-def _without_tokens(ended: Ended) -> Ended:
+def _without_tokens(ended: Ended, token: str | None) -> Ended:
     """Relays repeat Message-IDs and addresses; a reply token may not reach a row or a log by way of their words."""
+
+    def clean(text: str) -> str:
+        repeated = token is not None and token in "".join(text.split()).lower()
+        return "(it repeats a reply token)" if repeated else without_tokens(text)
+
     report = ended.report
-    heard = tuple((address, code, without_tokens(text)) for address, code, text in report.heard)
-    queue_id = without_tokens(report.queue_id) if report.queue_id else None
-    cleaned = replace(report, text=without_tokens(report.text), queue_id=queue_id, heard=heard)
-    error = (ended.error[0], without_tokens(ended.error[1])) if ended.error else None
+    heard = tuple((address, code, clean(text)) for address, code, text in report.heard)
+    queue_id = clean(report.queue_id) if report.queue_id else None
+    cleaned = replace(report, text=clean(report.text), queue_id=queue_id, heard=heard)
+    error = (ended.error[0], clean(ended.error[1])) if ended.error else None
     return Ended(cleaned, error, ended.halt)

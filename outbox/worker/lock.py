@@ -6,14 +6,20 @@ import fcntl
 import os
 from pathlib import Path
 
+from outbox.core.errors import Code, ConfigError
+
 
 class WorkerLock:
     """An exclusive flock on `state/worker-ID.lock` for as long as this worker lives."""
 
     def __init__(self, state_dir: Path, worker_id: str) -> None:
-        state_dir.mkdir(parents=True, exist_ok=True)
         self._file = _file(state_dir, worker_id)
-        self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            name = "database.state_dir"
+            raise ConfigError(Code.CONFIG_INVALID, f"{name}: {self._file}: {error.strerror}", field=name) from error
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @property
@@ -37,6 +43,8 @@ def is_alive(state_dir: Path, worker_id: str) -> bool | None:
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        return True  # another user's: it cannot be told from here, and nothing of it is let go
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

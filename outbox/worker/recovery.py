@@ -7,17 +7,19 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from outbox.alerts import Alerts
 from outbox.clock import Clock
 from outbox.core.errors import Code, StateRefused
-from outbox.core.lifecycle import Outcome, Phase
+from outbox.core.lifecycle import Outcome, Phase, State
 from outbox.store.claims import Claim, Report, end_worker_once, fail_if_held, finish_if_open, release_if_held
 from outbox.store.engine import Database
 from outbox.store.views import OpenAttempt, abandoned, workers_not_ended
 from outbox.store.writer import Transaction, Writer
 from outbox.worker.lock import is_alive
 
+Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
 _UNSENT = Report(Outcome.NOT_SENT, None, None, "its worker ended before the final dot")
 _DOUBTFUL = Report(Outcome.IN_DOUBT, None, None, "its worker ended in the gap")
@@ -62,25 +64,29 @@ class Recovery:
 
     def _look_after(self, attempt: OpenAttempt, *, newly: bool) -> None:
         if attempt.phase == Phase.CLAIMED and self._release_proven:
-            self._run(lambda tx: self._let_go(tx, attempt))
+            if self._run(lambda tx: self._let_go(tx, attempt)) is State.EXPIRED:
+                message = f"draft {attempt.draft_id} was approved and expired before it was sent"
+                by_mail = attempt.gate != "system"
+                self._alerts.tell(Code.EXPIRED, message, draft_id=attempt.draft_id, by_mail=by_mail)
         elif attempt.phase == Phase.GAP and attempt.gate == "system":
             self._run(lambda tx: self._give_up(tx, attempt))
         elif attempt.phase == Phase.GAP and newly:
             message = f"draft {attempt.draft_id}: its worker died in the gap; it may have been sent"
             self._alerts.tell(Code.IN_DOUBT, message, draft_id=attempt.draft_id)
 
-    def _let_go(self, tx: Transaction, attempt: OpenAttempt) -> None:
+    def _let_go(self, tx: Transaction, attempt: OpenAttempt) -> State:
         claim, now = Claim(attempt.draft_id, attempt.attempt_id, attempt.gate), self._clock()
         finish_if_open(tx, claim, _UNSENT, now=now)
-        release_if_held(tx, claim, not_before=now, now=now)
+        return release_if_held(tx, claim, not_before=now, now=now)
 
     def _give_up(self, tx: Transaction, attempt: OpenAttempt) -> None:
         claim, now = Claim(attempt.draft_id, attempt.attempt_id, attempt.gate), self._clock()
         finish_if_open(tx, claim, _DOUBTFUL, now=now)
         fail_if_held(tx, claim, code=Code.IN_DOUBT, message=_DOUBTFUL.text, now=now)
 
-    def _run(self, work: Callable[[Transaction], None]) -> None:
+    def _run(self, work: Callable[[Transaction], Result]) -> Result | None:
         try:
-            self._writer.run(work)
+            return self._writer.run(work)
         except StateRefused as lost:
             log.info("%s", lost, extra={"action": "lost"})
+            return None

@@ -175,11 +175,16 @@ class Worker:
         await asyncio.wait([*tasks, stopping], timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         done = {task for task in tasks if task.done()}
-        for task in tasks & done:
-            tasks.discard(task)
-            await self._note(task.result())
+        tasks -= done
+        for task in done:
+            await self._note(task)
 
-    async def _note(self, ended: Ended) -> None:
+    async def _note(self, task: asyncio.Task[Ended]) -> None:
+        """Learn about the relay from how an attempt ended; what went wrong in recording it does not end the loop."""
+        if (error := task.exception()) is not None:
+            log.error("an attempt was not recorded", exc_info=error, extra={"action": "attempt"})
+            return
+        ended = task.result()
         if ended.report.outcome is Outcome.NOT_SENT and not ended.halt:
             return  # nothing was learnt about the relay
         if self._circuit.note(halted=ended.halt):
@@ -192,7 +197,7 @@ class Worker:
             return
         done, late = await asyncio.wait(tasks, timeout=self._stop_timeout)
         for task in done:
-            await self._note(task.result())
+            await self._note(task)
         while late:  # again and again: a library below may swallow one cancellation
             for task in late:
                 task.cancel()
@@ -202,13 +207,13 @@ class Worker:
         try:
             await asyncio.to_thread(self._recovery.recover)
             await asyncio.to_thread(self._expire)
-        except OutboxError as error:
-            log.error("%s", error, extra={"action": "sweep", "code": error.code.value})
+        except (OutboxError, OSError) as error:
+            log.error("%s", error, extra={"action": "sweep"})
 
     def _stop_where_presumed_dead(self) -> None:
         """Without its lock a worker counts as dead, and others let go of what it holds."""
         if not self._lock.is_held:
-            raise Unavailable(Code.WORKER_FAILED, "this worker's lock file was taken away; start it again")
+            raise Unavailable(Code.PRESUMED_DEAD, "this worker's lock file was taken away; start it again")
 
     def _expire(self) -> None:
         expire_overdue(self._database, self._writer, self._alerts, now=self._clock())

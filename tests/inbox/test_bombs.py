@@ -112,8 +112,7 @@ def test_a_stranger_who_guesses_no_token_cannot_keep_the_inbox_busy(asked: Asked
     began = time.perf_counter()
     asked.house.inbox()
     assert time.perf_counter() - began < BOUNDED
-    (reply,) = asked.house.replies()
-    assert reply.why.startswith("token:")
+    assert asked.house.replies() == []  # a token that we did not make is none of ours
 
 
 def test_reading_a_text_takes_time_in_proportion_to_it() -> None:

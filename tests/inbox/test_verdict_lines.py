@@ -16,7 +16,7 @@ CASES: list[dict[str, Any]] = tomllib.loads((CORPUS / "verdicts" / "lines.toml")
 @pytest.mark.parametrize("case", CASES, ids=[case.get("name") or ascii(case["text"])[:60] for case in CASES])
 def test_a_text_is_read_as_meant(case: dict[str, Any]) -> None:
     text = case["text"].replace("\r\n", "\n").replace("\r", "\n")  # as every text part is read
-    reading = read_verdict(text, case.get("closing", ()), case.get("original", ""))
+    reading = read_verdict(text, case.get("closing", ()), [case.get("original", "")])
     assert reading.verdict == case["verdict"], reading.why
     assert case.get("reason") is None or reading.reason == case["reason"]
 
@@ -35,7 +35,7 @@ def test_an_approval_with_a_remark_says_which_remark() -> None:
 
 
 def test_a_reason_is_kept_up_to_its_limit_and_no_further() -> None:
-    reading = read_verdict("Reject: " + "x" * 2500)
+    reading = read_verdict("Reject: " + "x " * 1250)
     assert (reading.verdict, len(reading.reason or "")) == (Verdict.REJECT, 2000)
 
 

@@ -256,18 +256,9 @@ class Lifecycle(RuleBasedStateMachine):
         claimed = sum(one.phase is Phase.CLAIMED and one.worker not in self.ended for one in tries)
         return HEATS[gate].count - recent - claimed
 
-    @rule(which=WHICH)
-    def claim_mail(self, which: int) -> None:
-        self.claim(self.living[which], "mail")
-
-    @rule(which=WHICH)
-    def claim_system(self, which: int) -> None:
-        self.claim(self.living[which], "system")
-
-    @rule()
-    def both_claim(self) -> None:
-        for worker in self.living:
-            self.claim(worker, "mail")
+    @rule(which=WHICH, gate=st.sampled_from(["mail", "mail", "system"]))
+    def claim_what_is_due(self, which: int, gate: str) -> None:
+        self.claim(self.living[which], gate)
 
     def claim(self, worker: str, gate: str) -> None:
         now, attempt_id = self.tick(), self.stage.new_id()

@@ -240,10 +240,11 @@ def test_it_trips_once(stage: Stage) -> None:
 def test_it_stays_open_while_no_place_is_free_although_the_cooldown_is_over(stage: Stage) -> None:
     heat_up(stage)
     stage.approved()
-    stage.trip(heat=HEAT)
+    until = stage.trip(heat=HEAT).until
     stage.clock.advance(COOLDOWN)
     assert places(stage) == 0
-    assert not stage.trip(heat=HEAT).newly
+    assert [stage.trip(heat=HEAT) for _ in range(2)] == [Tripped(until, newly=False)] * 2
+    assert stage.rows("SELECT count(*) FROM journal WHERE action = 'cool'") == [(0,)]
     stage.clock.advance(WINDOW - COOLDOWN)
     assert isinstance(stage.try_claim(heat=HEAT), Claim)
 
