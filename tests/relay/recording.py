@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,7 @@ class RecordingRelay:
     port: int = 0
     messages: list[Sent] = field(default_factory=list)
     refuse: dict[str, str] = field(default_factory=dict)
+    says: Callable[[bytes], str] | None = None  # the reply to the dot, made of the message
     connections: int = 0
 
     def __enter__(self) -> Self:
@@ -72,4 +74,6 @@ class _Handler:
             return self._relay.refuse["DATA"]
         octets = envelope.original_content or b""
         self._relay.messages.append(Sent(str(envelope.mail_from), tuple(envelope.rcpt_tos), octets))
+        if self._relay.says is not None:
+            return self._relay.says(octets)
         return f"250 2.0.0 Ok: queued as {len(self._relay.messages):06X}"
