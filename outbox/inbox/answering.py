@@ -131,7 +131,8 @@ class Answering:
         def carry_out(tx: Transaction) -> str:
             said = effect(tx, request, judgement.reading, now)
             answer = self._answer(judgement, "Your reply", said, now) if said in (_STOPPED, _STOPPING) else None
-            self._insert(tx, uid, incoming, judgement, True, said or judgement.why, answer, now)
+            record = self._record_of(uid, incoming, judgement, counted=True, why=said, answer=answer, now=now)
+            _insert(tx, record, answer)
             return said
 
         said = self._writer.run(carry_out)
@@ -143,8 +144,9 @@ class Answering:
         if judgement.may_be_answered and judgement.request is not None and self._answers_left(judgement.request):
             text = unclear_text(why, judgement.reading.excerpt, judgement.request.draft_id)
             answer = self._answer(judgement, "Your reply changed nothing", text, now)
+        record = self._record_of(uid, incoming, judgement, counted=False, why=why, answer=answer, now=now)
         try:
-            self._writer.run(lambda tx: self._insert(tx, uid, incoming, judgement, False, why, answer, now))
+            self._writer.run(lambda tx: _insert(tx, record, answer))
         except StateRefused:
             return  # another inbox took it at the same time
         log.info("%s", why, extra={"action": "not-counted", "uid": uid})
@@ -165,35 +167,30 @@ class Answering:
         )
         return sign_notice(self._ring, notice, Room.INBOX, new_id(now), now)
 
-    def _insert(
+    def _record_of(
         self,
-        tx: Transaction,
         uid: str,
         incoming: Incoming,
         judgement: Judgement,
+        *,
         counted: bool,
         why: str,
         answer: SignedDraft | None,
         now: int,
-    ) -> None:
-        if answer is not None:
-            insert_system(tx, answer, now=now)
-        insert_reply_once(
-            tx,
-            ReplyRecord(
-                id=new_id(now),
-                mailbox=self._mailbox.name,
-                uid=uid,
-                digest=sha256(incoming.octets),
-                received_at=now,
-                sender=without_tokens(judgement.sender),
-                message_id=without_tokens(judgement.message_id),
-                draft_id=judgement.request.draft_id if judgement.request else None,
-                verdict=judgement.reading.verdict.value,
-                counted=counted,
-                why=without_tokens(why),
-                answer_id=answer.draft.id if answer else None,
-            ),
+    ) -> ReplyRecord:
+        return ReplyRecord(
+            id=new_id(now),
+            mailbox=self._mailbox.name,
+            uid=uid,
+            digest=sha256(incoming.octets),
+            received_at=now,
+            sender=without_tokens(judgement.sender),
+            message_id=without_tokens(judgement.message_id),
+            draft_id=judgement.request.draft_id if judgement.request else None,
+            verdict=judgement.reading.verdict.value,
+            counted=counted,
+            why=without_tokens(why),
+            answer_id=answer.draft.id if answer else None,
         )
 
     def _approve(self, tx: Transaction, request: Request, _reading: Reading, now: int) -> str:
@@ -209,6 +206,12 @@ class Answering:
         spend_request_once(tx, request.id, now=now)
         approve_if_pending(tx, grant, sign_grant(self._ring, grant), now=now)
         return f"{request.approver} approved it"
+
+
+def _insert(tx: Transaction, record: ReplyRecord, answer: SignedDraft | None) -> None:
+    if answer is not None:
+        insert_system(tx, answer, now=record.received_at)
+    insert_reply_once(tx, record)
 
 
 def _reject(tx: Transaction, request: Request, reading: Reading, now: int) -> str:
