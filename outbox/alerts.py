@@ -99,6 +99,11 @@ class Alerts:
             log.warning("the alert could not be mailed: %s", error, extra={"action": "alert-mail"})
 
 
+def never_left(draft_id: str) -> tuple[Code, str]:
+    """What to tell where an approved draft ran out of time: somebody said yes to a mail that never left."""
+    return Code.EXPIRED, f"draft {draft_id} was approved and expired before it was sent"
+
+
 def _earlier(file: Path) -> list[Alert]:
     """What the last run of this room left in its state file, if that can be read."""
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from outbox.alerts import Alerts
-from outbox.core.errors import Code, StateRefused
+from outbox.alerts import Alerts, never_left
+from outbox.core.errors import StateRefused
 from outbox.core.lifecycle import SYSTEM_KIND, State
 from outbox.store.engine import Database
 from outbox.store.expiry import expire_if_overdue, overdue
@@ -21,5 +21,4 @@ def expire_overdue(database: Database, writer: Writer, alerts: Alerts, *, now: i
         with suppress(StateRefused):  # it moved meanwhile
             writer.run(partial(expire_if_overdue, draft_id=draft.id, source=draft.state, now=now))
             if draft.state is State.APPROVED:
-                message = f"draft {draft.id} was approved and expired before it was sent"
-                alerts.tell(Code.EXPIRED, message, draft_id=draft.id, by_mail=draft.kind != SYSTEM_KIND)
+                alerts.tell(*never_left(draft.id), draft_id=draft.id, by_mail=draft.kind != SYSTEM_KIND)

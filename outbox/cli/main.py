@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from outbox.config import Settings
     from outbox.store.views import Story
 
-Command = Callable[..., Any]
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object (a line each for lists).")
 LARGEST_INPUT = 64 * 1024 * 1024
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from outbox.core.canonical import VERSION, encode
-from outbox.core.signing import KeyRing, Purpose, Signature
+from outbox.core.signing import REPLY_MAC_OCTETS, KeyRing, Purpose, Signature
 
 REQUEST_ID_OCTETS = 8
-_ID_CHARACTERS = 13
-_MAC_CHARACTERS = 26
+_ID_CHARACTERS = (REQUEST_ID_OCTETS * 8 + 4) // 5  # 13: base32 without its padding
+_MAC_CHARACTERS = (REPLY_MAC_OCTETS * 8 + 4) // 5  # 26
 TOKEN_CHARACTERS = _ID_CHARACTERS + _MAC_CHARACTERS
 _TOKEN_FORM = re.compile(rf"[A-Za-z2-7]{{{TOKEN_CHARACTERS},}}")
 

@@ -72,6 +72,13 @@ class Room(StrEnum):
     OPERATOR = "operator"
 
 
+class Gate(StrEnum):
+    """Which thermal cutout a transmission counts for: people's mail, or the outbox's own."""
+
+    MAIL = "mail"
+    SYSTEM = "system"
+
+
 SYSTEM_KIND = "system"
 FINAL = frozenset({State.COMPLETED, State.REJECTED, State.EXPIRED, State.CANCELLED, State.FAILED, State.REFUSED})
 

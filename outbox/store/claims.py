@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, TextClause, and_, exists, func, inser
 
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, StateRefused
-from outbox.core.lifecycle import Outcome, Phase, State, Verb
+from outbox.core.lifecycle import Gate, Outcome, Phase, State, Verb
 from outbox.store.schema import attempts, drafts, gate, grants, recipients, workers
 from outbox.store.transition import LostRace, move
 from outbox.store.writer import Transaction
@@ -40,7 +40,7 @@ class Claim:
     @property
     def is_system(self) -> bool:
         """Whether it is mail of the outbox's own, by the gate that let it through."""
-        return self.gate == "system"
+        return self.gate == Gate.SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class Report:
 
 # Literal, not bound, so that SQLite sees that the partial indexes apply.
 _OF_GATE: dict[str, TextClause] = {
-    "mail": text("drafts.state = 'approved' AND drafts.kind <> 'system'"),
-    "system": text("drafts.state = 'approved' AND drafts.kind = 'system'"),
+    Gate.MAIL: text("drafts.state = 'approved' AND drafts.kind <> 'system'"),
+    Gate.SYSTEM: text("drafts.state = 'approved' AND drafts.kind = 'system'"),
 }
 
 

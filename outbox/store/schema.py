@@ -22,12 +22,11 @@ from sqlalchemy import (
     text,
 )
 
-from outbox.core.lifecycle import SYSTEM_KIND, Outcome, Phase, State
+from outbox.core.lifecycle import SYSTEM_KIND, Gate, Outcome, Phase, State
 
 REVISION = "0001"  # the newest migration
 metadata = MetaData()
 Instant = BigInteger().with_variant(Integer(), "sqlite")  # STRICT refuses BIGINT
-GATES = ("mail", "system")
 MOST_ASKS = 3
 
 
@@ -229,7 +228,7 @@ gate = Table(
     Column("name", Text, primary_key=True),
     Column("tripped_at", Instant),
     Column("until", Instant),
-    CheckConstraint(one_of("name", GATES), name="gate_name"),
+    CheckConstraint(one_of("name", Gate), name="gate_name"),
     CheckConstraint("(tripped_at IS NULL) = (until IS NULL)", name="gate_tripped"),
     sqlite_strict=True,
 )

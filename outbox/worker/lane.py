@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
-from outbox.alerts import Alerts
+from outbox.alerts import Alerts, never_left
 from outbox.clock import Clock
 from outbox.core.canonical import sha256
 from outbox.core.draft import MICROSECONDS
@@ -130,7 +130,7 @@ class Lane:
         elif error is None:
             state = release_if_held(tx, claim, not_before=now + self._pause(claim), now=now)
             if state is State.EXPIRED:
-                return Code.EXPIRED, f"draft {claim.draft_id} was approved and expired before it was sent"
+                return never_left(claim.draft_id)
         elif outcome is Stored.IN_DOUBT and not claim.is_system:
             pass  # it stays executing, for a person to settle
         elif error[0] is Code.NON_DELEGABLE_KIND:

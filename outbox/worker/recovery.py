@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from outbox.alerts import Alerts
+from outbox.alerts import Alerts, never_left
 from outbox.clock import Clock
 from outbox.core.errors import Code, StateRefused
-from outbox.core.lifecycle import Outcome, Phase, State
+from outbox.core.lifecycle import Gate, Outcome, Phase, State
 from outbox.store.claims import Claim, Report, end_worker_once, fail_if_held, finish_if_open, release_if_held
 from outbox.store.engine import Database
 from outbox.store.views import OpenAttempt, abandoned, workers_not_ended
@@ -65,10 +65,9 @@ class Recovery:
     def _look_after(self, attempt: OpenAttempt, *, newly: bool) -> None:
         if attempt.phase == Phase.CLAIMED and self._release_proven:
             if self._run(lambda tx: self._let_go(tx, attempt)) is State.EXPIRED:
-                message = f"draft {attempt.draft_id} was approved and expired before it was sent"
-                by_mail = attempt.gate != "system"
-                self._alerts.tell(Code.EXPIRED, message, draft_id=attempt.draft_id, by_mail=by_mail)
-        elif attempt.phase == Phase.GAP and attempt.gate == "system":
+                by_mail = attempt.gate != Gate.SYSTEM
+                self._alerts.tell(*never_left(attempt.draft_id), draft_id=attempt.draft_id, by_mail=by_mail)
+        elif attempt.phase == Phase.GAP and attempt.gate == Gate.SYSTEM:
             self._run(lambda tx: self._give_up(tx, attempt))
         elif attempt.phase == Phase.GAP and newly:
             message = f"draft {attempt.draft_id}: its worker died in the gap; it may have been sent"

@@ -16,7 +16,7 @@ from outbox.alerts import Alerts
 from outbox.clock import Clock, new_id, wall
 from outbox.config import Settings, required
 from outbox.core.errors import Code, OutboxError, TryLater, Unavailable
-from outbox.core.lifecycle import Outcome, Room
+from outbox.core.lifecycle import Gate, Outcome, Room
 from outbox.overdue import expire_overdue
 from outbox.sections import GateSettings
 from outbox.store.claims import Claim, Heat, Tripped, claim_if_cool, end_worker_once, insert_worker, is_due
@@ -45,7 +45,7 @@ class Worker:
         verifier = Verifier(*settings.rings(), settings.rules(), settings.approvers, settings.operators)
         transport = SmtpTransport(_relay(settings, host))
         self._clock, self._lanes, self._stop_timeout = clock, settings.relay.lanes, settings.worker.stop_timeout
-        self._heats = (_heat("system", settings.thermal.system), _heat("mail", settings.thermal))
+        self._heats = (_heat(Gate.SYSTEM, settings.thermal.system), _heat(Gate.MAIL, settings.thermal))
         self._database = connect(settings.database_path)
         refuse_untrustworthy(self._database)
         self._id = new_id(clock())
@@ -167,7 +167,7 @@ class Worker:
             f"thermal cutout: {heat.count} transmissions within {heat.window} s; "
             f"nothing of gate {heat.gate} is sent for {heat.cooldown} s at least"
         )
-        await asyncio.to_thread(self._alerts.tell, Code.THERMAL, message, by_mail=heat.gate != "system")
+        await asyncio.to_thread(self._alerts.tell, Code.THERMAL, message, by_mail=heat.gate != Gate.SYSTEM)
 
     async def _wait(self, tasks: set[asyncio.Task[Ended]], stop: asyncio.Event) -> None:
         """Until an attempt ends, a stop is asked for, or it is time to look again."""

@@ -20,10 +20,11 @@ from sqlalchemy import create_engine
 import outbox
 from outbox.cli.main import outbox as command_line
 from outbox.core.errors import Code, ConfigError, Unavailable
+from outbox.core.lifecycle import Gate
 from outbox.store.engine import connect
 from outbox.store.migrate import scripts, upgrade
 from outbox.store.revision import current, expected_guards, refuse_altered, refuse_other_revision
-from outbox.store.schema import GATES, REVISION, metadata
+from outbox.store.schema import REVISION, metadata
 from outbox.store.selftest import refuse_untrustworthy
 from outbox.store.triggers import TRIGGERS
 from tests.house import House
@@ -74,7 +75,7 @@ def test_migrations_make_tables_indexes_triggers_and_nothing_else(
 
 def test_migrations_fill_in_the_gates_and_nothing_else(stage: Stage) -> None:
     rows = {table: stage.rows(f"SELECT * FROM {table}") for table in metadata.tables}
-    assert rows.pop("gate") == [(name, None, None) for name in GATES]
+    assert rows.pop("gate") == [(name, None, None) for name in Gate]
     assert not any(rows.values())
 
 
