@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: help demo test lint servers constraints clean
+.PHONY: help demo test torture fuzz lint servers constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          run the whole loop on loopback, and try to break it"
 	@echo "make test          the tests, quick by default"
+	@echo "make torture       what make test leaves out: all of a kind, of which it takes a seed"
+	@echo "make fuzz          feed the reader of replies with what nobody would write, for FUZZ_SECONDS (60)"
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make servers       the servers that some tests need (as root: installed; else: the command)"
 	@echo "make constraints   pin the newest versions that pyproject.toml allows"
@@ -19,6 +21,15 @@ demo: $(STAMP)
 
 test: $(STAMP) servers
 	@$(BIN)/pytest -n 2 --dist worksteal
+
+torture: $(STAMP) servers
+	@$(BIN)/pytest -n 2 --dist worksteal -m torture
+
+# Not pinned with the rest: nothing else needs it, and it has wheels for Python 3.11 to 3.13 on Linux alone.
+FUZZ_SECONDS ?= 60
+fuzz: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
+	@$(BIN)/python -m tests.inbox.fuzzing $(FUZZ_SECONDS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff format --check .

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from outbox.core.errors import Unavailable as Unavailable
     from outbox.core.message import Attachment as Attachment
     from outbox.drafter.api import draft as draft
+    from outbox.drafter.api import verdict as verdict
 
 __version__ = "0.1.0"
-__all__ = ["Attachment", "ConfigError", "OutboxError", "PolicyRefused", "Unavailable", "draft"]
+__all__ = ["Attachment", "ConfigError", "OutboxError", "PolicyRefused", "Unavailable", "draft", "verdict"]
 
 _HOMES = {
     "Attachment": "outbox.core.message",
@@ -29,6 +30,7 @@ _HOMES = {
     "PolicyRefused": "outbox.core.errors",
     "Unavailable": "outbox.core.errors",
     "draft": "outbox.drafter.api",
+    "verdict": "outbox.drafter.api",
 }
 
 if not TYPE_CHECKING:

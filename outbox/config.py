@@ -12,6 +12,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import PrivateAttr, ValidationError
 from pydantic_settings import (
@@ -21,15 +22,18 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from outbox.core.address import without_extension
+from outbox.core.address import comparable, without_extension
 from outbox.core.errors import Code, ConfigError
 from outbox.core.policy import Policy
 from outbox.core.signing import KeyRing
 from outbox.keyfiles import read_key, read_secret
 from outbox.sections import (
+    Address,
     AlertSettings,
     ApprovalSettings,
+    ApproverSettings,
     DatabaseSettings,
+    DnsSettings,
     KeySettings,
     MailboxSettings,
     OperatorSettings,
@@ -61,11 +65,13 @@ class Settings(BaseSettings):
     keys: KeySettings = KeySettings()
     policy: PolicySettings = PolicySettings()
     approval: ApprovalSettings = ApprovalSettings()
+    approver: dict[Address, ApproverSettings] = {}
     operator: OperatorSettings = OperatorSettings()
     alerts: AlertSettings = AlertSettings()
     mailbox: MailboxSettings = MailboxSettings()
     relay: RelaySettings = RelaySettings()
     thermal: ThermalSettings = ThermalSettings()
+    dns: DnsSettings = DnsSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     worker: WorkerSettings = WorkerSettings()
 
@@ -145,21 +151,49 @@ class Settings(BaseSettings):
         """The relay's password, from a file or the credentials directory; None where there is no login."""
         if not self.relay.username:
             return None
-        credential = self._credential("relay.password")
-        listed = self.relay.password_file
+        return self._password("relay", self.relay.password_file)
+
+    def mailbox_password(self) -> str:
+        """The mailbox's password or access token, from a file or the credentials directory."""
+        return self._password("mailbox", self.mailbox.password_file)
+
+    def _password(self, section: str, listed: Path | None) -> str:
+        name, credential = f"{section}.password_file", self._credential(f"{section}.password")
         if credential is None and listed is None:
-            raise ConfigError(
-                Code.SETTING_MISSING,
-                "relay.password_file: a relay.username needs a password file",
-                field="relay.password_file",
-            )
+            words = f"{name}: a {section}.username needs a password file"
+            raise ConfigError(Code.SETTING_MISSING, words, field=name)
         file = credential or self.path(listed or Path())
-        octets = read_secret(file, "relay.password_file", in_credentials=credential is not None)
-        password = octets.decode("utf-8", "replace").rstrip("\r\n")
-        if not password or "\ufffd" in password:
-            name = "relay.password_file"
-            raise ConfigError(Code.SECRET_UNREADABLE, f"{name}: {file} holds no UTF-8 text", field=name)
+        password = self._secret_text(file, name, in_credentials=credential is not None)
+        if not password:
+            raise ConfigError(Code.SECRET_UNREADABLE, f"{name}: {file} is empty", field=name)
         return password
+
+    def _secret_text(self, file: Path, setting: str, *, in_credentials: bool) -> str:
+        octets = read_secret(file, setting, in_credentials=in_credentials)
+        try:
+            return octets.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            words = f"{setting}: {file} holds no UTF-8 text"
+            raise ConfigError(Code.SECRET_UNREADABLE, words, field=setting) from None
+
+    def details_of(self, approver: str) -> ApproverSettings:
+        """What the settings say of one approver, whatever the case of his address."""
+        found = (said for address, said in self.approver.items() if comparable(address) == comparable(approver))
+        return next(found, ApproverSettings())
+
+    def code_file(self, approver: str) -> Path:
+        """Where the secret of an approver's one-time codes is, or would be."""
+        listed = self.details_of(approver).code_file
+        name = f"{approver}.code"
+        if "/" in name:
+            return self.path(listed or Path("keys"))  # no file is named after it: one has to be listed
+        return self._credential(name) or self.path(listed or Path("keys") / name)
+
+    def code_text(self, approver: str) -> str:
+        """The text of that file. Raises ConfigError where it is missing or others can read it."""
+        file = self.code_file(approver)
+        in_credentials = self._credentials is not None and file.parent == self._credentials
+        return self._secret_text(file, f"approver.{approver}.code_file", in_credentials=in_credentials)
 
     def rules(self) -> Policy:
         """The policy as it is now. Raises ConfigError without from_domains."""
@@ -190,6 +224,12 @@ class Settings(BaseSettings):
     def relay_is_local(self) -> bool:
         """Whether the relay is on loopback."""
         return self.relay.host is not None and _is_loopback(self.relay.host)
+
+    @property
+    def mailbox_is_local(self) -> bool:
+        """Whether replies are read from a Maildir, or from loopback."""
+        url = self.mailbox.url or ""
+        return url.startswith("maildir:") or _is_loopback(urlsplit(url).hostname or "")
 
     @property
     def relay_security(self) -> Literal["tls", "starttls", "none"]:
@@ -275,7 +315,7 @@ def _refuse_wrong_variables() -> None:
             if field is None:
                 raise ConfigError(Code.CONFIG_UNKNOWN, f"{variable} names no setting of this version", field=variable)
             model = field.annotation
-        if get_origin(model) is tuple or hasattr(model, "model_fields"):
+        if get_origin(model) in {tuple, dict} or hasattr(model, "model_fields"):
             try:
                 json.loads(value)
             except ValueError:
@@ -287,16 +327,62 @@ def _refuse_contradictions(settings: Settings) -> None:
         raise _invalid("relay.retry", "0 is only for a relay on loopback")
     if settings.policy.default_ttl > settings.policy.max_ttl:
         raise _invalid("policy.default_ttl", "it is longer than policy.max_ttl")
-    address = settings.approval.address
-    if address is None:
+    if settings.approval.authenticity == "authentication-results" and settings.approval.authserv_id is None:
+        raise _invalid("approval.authserv_id", "authentication-results needs the name of the server to believe")
+    _refuse_unused_proofs(settings)
+    _refuse_wrong_approvers(settings)
+    _refuse_wrong_mailbox(settings.mailbox)
+    if settings.approval.address is not None:
+        _refuse_wrong_address(settings, settings.approval.address)
+
+
+def _refuse_unused_proofs(settings: Settings) -> None:
+    """Raise ConfigError for a setting of one kind of proof where another is asked for: nothing is there for nothing."""
+    approval = settings.approval
+    if approval.authenticity != "authentication-results" and (approval.authserv_id or approval.received_by):
+        name = "approval.authserv_id" if approval.authserv_id else "approval.received_by"
+        raise _invalid(
+            name, f'it is for authentication-results, and approval.authenticity is "{approval.authenticity}"'
+        )
+    for address, said in settings.approver.items():
+        if approval.authenticity != "dkim" and (said.domains or said.selectors):
+            name = f'approver."{address}".{"domains" if said.domains else "selectors"}'
+            raise _invalid(name, f'it is for dkim, and approval.authenticity is "{approval.authenticity}"')
+
+
+def _refuse_wrong_approvers(settings: Settings) -> None:
+    approvers = {comparable(address) for address in settings.approval.approvers}
+    for address, said in settings.approver.items():
+        name = f'approver."{address}"'
+        if comparable(address) not in approvers:
+            raise _invalid(name, "this address is not in approval.approvers")
+        others = approvers - {comparable(address)}
+        if taken := [also for also in said.also if comparable(also) in others]:
+            raise _invalid(f"{name}.also", f"{taken[0]} is another approver")
+        address_of_ours = settings.approval.address
+        if address_of_ours and without_extension(address_of_ours) in map(without_extension, said.also):
+            raise _invalid(f"{name}.also", f"{address_of_ours} is the approval address, which is no person's")
+
+
+def _refuse_wrong_mailbox(mailbox: MailboxSettings) -> None:
+    if mailbox.url is None or mailbox.url.startswith("maildir:"):
         return
+    parts = urlsplit(mailbox.url)
+    if parts.scheme not in {"imaps", "imap"} or not parts.hostname or parts.username or parts.password or parts.query:
+        raise _invalid("mailbox.url", '"maildir:PATH", or "imaps://HOST:993/FOLDER" without a login in it')
+    if parts.scheme == "imap" and not _is_loopback(parts.hostname):
+        raise _invalid("mailbox.url", "imap:// is in clear, and only for a server on loopback; write imaps://")
+
+
+def _refuse_wrong_address(settings: Settings, address: str) -> None:
     if len(address.rpartition("@")[0].encode()) > LONGEST_LOCAL_PART:
         words = f"at most {LONGEST_LOCAL_PART} octets before the @, so that a reply token fits"
         raise _invalid("approval.address", words)
     if "+" in address:
         raise _invalid("approval.address", "it is extended with +TOKEN, and has no + itself")
-    if without_extension(address) in map(without_extension, settings.approval.approvers):
-        words = f"{address} is the approval address; an approver has a mailbox of his own"
+    one_account = settings.approval.authenticity == "code"
+    if not one_account and without_extension(address) in map(without_extension, settings.approval.approvers):
+        words = f'{address} is the approval address; an approver has a mailbox of his own, or authenticity is "code"'
         raise _invalid("approval.approvers", words)
 
 

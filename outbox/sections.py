@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from outbox.core.address import parse_address
 from outbox.core.errors import OutboxError
+from outbox.core.policy import KINDS
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -48,10 +50,45 @@ def _domain(value: object) -> object:
         raise ValueError("not a mail domain") from error
 
 
+def _pattern(value: str) -> str:
+    if not re.fullmatch(r"(?:\*\.)?(?:[a-z0-9-]*\*?[a-z0-9-]*\.)+[a-z0-9-]{2,}|localhost", value.lower()):
+        raise ValueError('a host name, in which "*" stands for letters of one label, as in "mx*.example.org"')
+    return value.lower()
+
+
+def _recipients(value: str) -> str:
+    """As envelopes hold it: an address, or "@" and a domain in its ASCII form."""
+    try:
+        address = parse_address(value if not value.startswith("@") else f"a{value}", "recipient")
+    except OutboxError as error:
+        raise ValueError('an address, or "@example.org" for everybody there') from error
+    return address.removeprefix("a") if value.startswith("@") else address
+
+
+def _kind(value: str) -> str:
+    if value not in KINDS:
+        raise ValueError(f"a kind that can be drafted: {', '.join(sorted(KINDS))}")
+    return value
+
+
+def _nameserver(value: str) -> str:
+    host, colon, port = (
+        value.rpartition(":") if re.fullmatch(r"[0-9.]+:[0-9]+|\[.*\]:[0-9]+", value) else (value, "", "")
+    )
+    ipaddress.ip_address(host.strip("[]"))  # ValueError says what is wrong
+    if colon and not 1 <= int(port) <= 65535:
+        raise ValueError("a port is a number from 1 to 65535")
+    return value
+
+
 Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=1, le=366 * 86400)]
 Retry = Annotated[int, BeforeValidator(parse_duration), Field(ge=0, le=366 * 86400)]
 Address = Annotated[str, BeforeValidator(_address)]
 Domain = Annotated[str, BeforeValidator(_domain)]
+HostPattern = Annotated[str, AfterValidator(_pattern)]
+RecipientPattern = Annotated[str, AfterValidator(_recipients)]
+Kind = Annotated[str, AfterValidator(_kind)]
+Nameserver = Annotated[str, AfterValidator(_nameserver)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -83,15 +120,39 @@ class PolicySettings(_Section):
     refuse_kinds: tuple[str, ...] = ()
 
 
+class WordSettings(_Section):
+    """Words of a verdict, beside those that are known anyway. Each is a whole first line."""
+
+    approve: tuple[str, ...] = ()
+    reject: tuple[str, ...] = ()
+    cancel: tuple[str, ...] = ()
+
+
 class ApprovalSettings(_Section):
     """Who approves, and how it is known that it was he."""
 
     approvers: tuple[Address, ...] = ()
     address: Address | None = None
+    addressing: Literal["plus", "plain"] = "plus"
     grant_ttl: Duration = 86400
     terminal: Literal["on", "off"] = "on"
     authenticity: Literal["dkim", "authentication-results", "code", "none"] = "dkim"
+    authserv_id: HostPattern | None = None
+    received_by: tuple[HostPattern, ...] = ()
+    code_for_kinds: tuple[Kind, ...] = ()
+    code_for_recipients: tuple[RecipientPattern, ...] = ()
+    confirm: Literal["all", "problems", "none"] = "all"
     closing: tuple[str, ...] = ()
+    words: WordSettings = WordSettings()
+
+
+class ApproverSettings(_Section):
+    """What is known of one approver: other addresses of his, who signs his mail, and the secret of his codes."""
+
+    also: tuple[Address, ...] = ()
+    domains: tuple[Domain, ...] = ()
+    selectors: tuple[str, ...] = ()
+    code_file: Path | None = None
 
 
 class OperatorSettings(_Section):
@@ -107,9 +168,14 @@ class AlertSettings(_Section):
 
 
 class MailboxSettings(_Section):
-    """Where replies arrive."""
+    """Where replies arrive. An access token for XOAUTH2 is what `token_command` prints, or is in the password file."""
 
     url: str | None = None
+    username: str = ""
+    password_file: Path | None = None
+    auth: Literal["password", "xoauth2"] = "password"
+    token_command: Annotated[str, AfterValidator(_command)] = ""
+    dedicated: bool = False
 
 
 class RelaySettings(_Section):
@@ -139,6 +205,12 @@ class ThermalSettings(GateSettings):
 
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     system: GateSettings = GateSettings()
+
+
+class DnsSettings(_Section):
+    """Who is asked for the keys of DKIM: `ADDRESS` or `ADDRESS:PORT`; empty means the system's own."""
+
+    nameservers: tuple[Nameserver, ...] = ()
 
 
 class ReconcileSettings(_Section):

@@ -38,6 +38,7 @@ def wanted(asked: Mapping[str, Any], read_text: Callable[[str], str]) -> Wanted:
         kind=asked["kind"],
         agent=asked["agent"],
         ttl=parse_ttl(asked["ttl"]),
+        resubmit=asked["resubmit"],
     )
 
 
@@ -55,4 +56,5 @@ def overrides(asked: Mapping[str, Any]) -> Overrides:
         kind=asked["kind"],
         agent=asked["agent"],
         ttl=parse_ttl(asked["ttl"]),
+        resubmit=asked["resubmit"],
     )

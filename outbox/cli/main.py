@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from outbox.store.views import Story
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object (a line each for lists).")
+quietly = click.option("--quiet", is_flag=True, help="Log warnings only.")
 LARGEST_INPUT = 64 * 1024 * 1024
 
 
@@ -120,19 +121,30 @@ def _read_text(name: str) -> str:
 @click.option("--relay-host", help="The submission server.")
 @click.option("--relay-port", type=int)
 @click.option("--relay-security", type=click.Choice(["tls", "starttls", "none"]))
+@click.option("--provider", type=click.Choice(["gmail", "fastmail", "purelymail"]), help="Whose mailbox ADDRESS is.")
+@click.argument("account", metavar="[ADDRESS]", required=False)
 @as_json
 def init(as_json: bool, **told: Any) -> None:
-    """Make settings, keys and a database in a folder."""
+    """Make settings, keys and a database in a folder; with --provider, all of it for the mailbox ADDRESS there."""
+    from outbox.cli.enrolling import show_made
     from outbox.operator.setup import Plan, initialise
 
-    made = initialise(Plan(**told))
-    if as_json:
-        click.echo(dumps({"files": [str(file) for file in made.files], "notes": list(made.notes)}))
-        return
-    for file in made.files:
-        click.echo(f"made {file}")
-    for note in made.notes:
-        click.echo(note)
+    show_made(initialise(Plan(**told)), as_json=as_json)
+
+
+@outbox.command()
+@click.argument("address")
+@click.option("--again", is_flag=True, help="Replace the secret that he has.")
+@click.option("--show", is_flag=True, help="Print the secret even where stdout is no terminal.")
+@as_json
+def enrol(address: str, again: bool, show: bool, as_json: bool) -> None:
+    """Give an approver the secret of his one-time codes, as a QR code for his authenticator app."""
+    from outbox.cli.enrolling import refuse_onlookers, show_enrolment
+    from outbox.operator.enrolment import enrol as make
+
+    refuse_onlookers(as_json=as_json, show=show)
+    settings = _settings()
+    show_enrolment(make(settings, address, again=again), settings, as_json=as_json, again=again)
 
 
 @outbox.command()
@@ -160,6 +172,7 @@ def demo(keep: bool) -> None:
 @click.option("--kind", default="email", show_default=True)
 @click.option("--agent", default="cli", show_default=True, help="Who drafts.")
 @click.option("--ttl", help='How long it may wait: seconds, or "24h".')
+@click.option("--resubmit", metavar="REASON", help="Why you ask again for what was rejected; the approver reads it.")
 @click.option("--idempotency-key", help="The same key with the same content is the same draft.")
 @as_json
 def draft(as_json: bool, idempotency_key: str | None, eml: str | None, **asked: Any) -> None:
@@ -251,14 +264,15 @@ def reject(draft_id: str, reason: str, named: str | None, as_json: bool) -> None
 
 @outbox.group(invoke_without_command=True)
 @click.option("--once", is_flag=True, help="Look once, and exit.")
+@quietly
 @click.pass_context
-def inbox(context: click.Context, once: bool) -> None:
+def inbox(context: click.Context, once: bool, quiet: bool) -> None:
     """Ask approvers, read their replies, grant. Runs until it is stopped."""
     if context.invoked_subcommand is not None:
         return
     from outbox.inbox import open as open_room
 
-    configure(logging.WARNING if once else logging.INFO)
+    configure(logging.WARNING if once or quiet else logging.INFO)
     with open_room(_settings()) as room:
         if once:
             room.once()
@@ -290,13 +304,42 @@ def replies(as_json: bool) -> None:
 
 @outbox.command()
 @click.option("--drain", is_flag=True, help="Until nothing is approved and due, then exit.")
-def worker(drain: bool) -> None:
+@quietly
+def worker(drain: bool, quiet: bool) -> None:
     """Claim, verify again, send at most once. Runs until it is stopped."""
     from outbox.worker import open as open_room
 
-    configure(logging.INFO)
+    configure(logging.WARNING if quiet else logging.INFO)
     with open_room(_settings()) as room:
         room.run(drain=drain)
+
+
+@outbox.command()
+@as_json
+def up(as_json: bool) -> None:
+    """Run the inbox and the worker together, and say in sentences what happens, until Ctrl-C."""
+    from outbox import operator
+    from outbox.cli.running import run
+
+    settings, config = _settings(), click.get_current_context().find_root().obj
+    with operator.read(settings) as records:
+        code = run(settings, records, config=str(config) if config is not None else None, as_json=as_json)
+    sys.exit(code)
+
+
+@outbox.command()
+@click.option("--room", "rooms", multiple=True, type=click.Choice(["drafter", "inbox", "worker"]), help="Only these.")
+@click.option("--send-test", is_flag=True, help="Send one test message to the first operator.")
+@as_json
+def doctor(as_json: bool, rooms: tuple[str, ...], send_test: bool) -> None:
+    """Check what the outbox stands on, one line each with what to do."""
+    from outbox.cli.doctor import ROOMS, findings, report
+
+    if send_test and "worker" not in (rooms or ROOMS):
+        raise UsageError(Code.USAGE, "the worker sends the test; --room leaves it out", field="--send-test")
+    found = findings(click.get_current_context().find_root().obj, rooms or ROOMS, send_test=send_test)
+    if (complaint := report(found, as_json=as_json)) is not None:
+        raise OutboxError(Code.CHECK_FAILED, complaint)
 
 
 @outbox.group()

@@ -73,6 +73,7 @@ def draft_json(draft: DraftView) -> Json:
             for grant in draft.grants
         ],
         "settlement": None,
+        "resubmitted": draft.resubmitted,
     }
 
 

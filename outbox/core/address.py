@@ -83,7 +83,15 @@ def domain(address: str) -> str:
     return address.rpartition("@")[2]
 
 
+def comparable(address: str) -> str:
+    """A parsed address without regard to ASCII case, which no mailbox is told apart by.
+
+    Beyond ASCII every character counts: folding would make one of two mailboxes ("strauß" and "strauss").
+    """
+    return address.lower() if address.isascii() else address
+
+
 def without_extension(address: str) -> str:
     """`Approve+anything@example.org` as `approve@example.org`: for comparing mailboxes."""
     local, _, host = address.rpartition("@")
-    return f"{local.partition('+')[0]}@{host}".casefold()
+    return comparable(f"{local.partition('+')[0]}@{host}")

@@ -37,19 +37,20 @@ def thread_fields(thread: Thread) -> dict[str, object]:
 
 def canonical(draft: Draft) -> bytes:
     """The bytes that a draft's digest is taken over."""
-    return encode(
-        {
-            "version": VERSION,
-            "id": draft.id,
-            "kind": draft.kind,
-            "agent": draft.agent,
-            "envelope": envelope_fields(draft.envelope),
-            "message_sha256": sha256(draft.message).hex(),
-            "created_at": draft.created_at,
-            "expires_at": draft.expires_at,
-            "thread": thread_fields(draft.thread),
-        }
-    )
+    fields: dict[str, object] = {
+        "version": VERSION,
+        "id": draft.id,
+        "kind": draft.kind,
+        "agent": draft.agent,
+        "envelope": envelope_fields(draft.envelope),
+        "message_sha256": sha256(draft.message).hex(),
+        "created_at": draft.created_at,
+        "expires_at": draft.expires_at,
+        "thread": thread_fields(draft.thread),
+    }
+    if draft.resubmitted is not None:
+        fields["resubmitted"] = draft.resubmitted
+    return encode(fields)
 
 
 def digest(draft: Draft) -> bytes:

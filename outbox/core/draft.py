@@ -34,7 +34,8 @@ class Thread:
 class Draft:
     """What is signed: everything that decides who receives which octets, and until when.
 
-    `message` is RFC 5322 octets with CRLF line ends and no Date; instants are microseconds UTC.
+    `message` is RFC 5322 octets with CRLF line ends and no Date; instants are microseconds UTC. `resubmitted` is why
+    the agent asks again for what was rejected.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Draft:
     created_at: int
     expires_at: int
     thread: Thread = Thread()
+    resubmitted: str | None = None
 
 
 def uuid7(now: int, randomness: bytes) -> str:

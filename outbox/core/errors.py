@@ -49,6 +49,7 @@ class Code(StrEnum):
     APPROVER_UNKNOWN = "approver_unknown"
     TERMINAL_OFF = "terminal_off"
     DEMO_FAILED = "demo_failed"
+    CHECK_FAILED = "check_failed"
     # Policy at drafting, looked at again by the worker
     FROM_DOMAIN = "from_domain"
     NO_RECIPIENT = "no_recipient"
@@ -69,6 +70,14 @@ class Code(StrEnum):
     UNKNOWN_KIND = "unknown_kind"
     TTL_OUT_OF_RANGE = "ttl_out_of_range"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    ALREADY_REJECTED = "already_rejected"
+    # What the inbox finds
+    MAILBOX_UNREACHABLE = "mailbox_unreachable"
+    MAILBOX_REFUSED = "mailbox_refused"
+    DNS_UNAVAILABLE = "dns_unavailable"
+    REPLIES_WAIT = "replies_wait"
+    REPLY_SET_ASIDE = "reply_set_aside"
+    CODES_EXHAUSTED = "codes_exhausted"
     # What the worker finds before it connects
     ROW_UNREADABLE = "row_unreadable"
     DIGEST_MISMATCH = "digest_mismatch"
@@ -81,7 +90,6 @@ class Code(StrEnum):
     EXPIRED = "expired"
     STOPPED = "stopped"
     RELAY_REFUSED = "relay_refused"
-    MAILBOX_UNREACHABLE = "mailbox_unreachable"
     RELAY_LACKS = "relay_lacks"
     IN_DOUBT = "in_doubt"
     WORKER_FAILED = "worker_failed"

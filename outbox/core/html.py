@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from html import unescape
+from html import unescape as unescape_all
 
 _TAG = re.compile(r"(<[^<>]{1,4096}>)")
+_NO_CHARACTER = re.compile(r"&#(?:[0-9]{8}|[xX][0-9a-fA-F]{7})")  # unescape raises beyond 4300 digits
 _VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s>"'=`]+)"""
 _FLAGS = "hidden|disabled|checked|nowrap|noshade|compact|reversed|selected|readonly"
 _GIVEN = rf"[A-Za-z][A-Za-z0-9:._-]{{0,80}}\s*=\s*{_VALUE}"
@@ -46,6 +47,11 @@ def words_of_html(html: str) -> Words:
     lines = [" ".join(line.split()) for line in "".join(shown).split("\n")]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     return Words(text, any(_RESTYLING.search(tag) for tag in pieces[1::2]))
+
+
+def unescape(text: str) -> str:
+    """`text` with its character references replaced; what is no number of a character stays as it is."""
+    return unescape_all(_NO_CHARACTER.sub(lambda found: f"&amp;{found[0][1:]}", text))
 
 
 def _shown_tag(tag: str, *, verbatim: bool) -> str:

@@ -20,7 +20,7 @@ from email.mime.text import MIMEText
 from email.policy import compat32
 from email.utils import format_datetime
 
-from outbox.core.address import Mailbox, parse_mailboxes
+from outbox.core.address import Mailbox, comparable, parse_mailboxes
 from outbox.core.draft import MICROSECONDS, Envelope, Thread
 from outbox.core.errors import Code, PolicyRefused
 
@@ -312,9 +312,9 @@ def header_disagreements(message: bytes, envelope: Envelope) -> tuple[str, ...]:
     said = []
     if found["from"] != [envelope.sender]:
         said.append(f"The From header says {', '.join(found['from'])}; the envelope's sender is {envelope.sender}.")
-    shown = {address.casefold() for address in found["to"] + found["cc"]}
-    sent = {address.casefold() for address in envelope.recipients}
-    hidden = sorted(sent - shown - {address.casefold() for address in envelope.bcc})
+    shown = {comparable(address) for address in found["to"] + found["cc"]}
+    sent = {comparable(address) for address in envelope.recipients}
+    hidden = sorted(sent - shown - {comparable(address) for address in envelope.bcc})
     if hidden:
         said.append(f"Not named in To or Cc, but would receive it: {', '.join(hidden)}.")
     if shown - sent:

@@ -24,12 +24,15 @@ _REQUEST = re.compile(
     r"id=(?P<id>[0-9a-f]{16}); draft=(?P<draft>[0-9a-f-]{36}); digest=(?P<digest>[0-9a-f]{64}); "
     r"expires=(?P<expires>[0-9]{1,19}); approver=(?P<approver>\S+)"
 )
-_TOKEN_LINES = (b"reply-to:", b"message-id:")
+_TOKEN_LINES = (b"reply-to:", b"message-id:", b"in-reply-to:", b"references:")
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One mail of the outbox's own: to one approver or operator. `request` gives it a Reply-To that can be answered."""
+    """One mail of the outbox's own: to one approver or operator.
+
+    `request` makes it one that can be answered; unless `extended`, the token is then in its Message-ID alone.
+    """
 
     sender: str
     recipient: str
@@ -38,6 +41,7 @@ class Notice:
     expires_at: int
     about: str | None = None
     request: Request | None = None
+    extended: bool = True
     thread: Thread = Thread()
     attachments: tuple[Attachment, ...] = ()
 
@@ -50,7 +54,8 @@ def sign_notice(ring: KeyRing, notice: Notice, room: Room, draft_id: str, now: i
     if notice.request is not None:
         held = placeholder(notice.request.id)
         message_id = f"<{held}.{draft_id}@{host}>"
-        headers += [("Reply-To", f"{local}+{held}@{host}"), (REQUEST_HEADER, _request_value(notice.request))]
+        extension = f"+{held}" if notice.extended else ""
+        headers += [("Reply-To", f"{local}{extension}@{host}"), (REQUEST_HEADER, _request_value(notice.request))]
     content = Content(
         sender=Mailbox("Outbox", notice.sender),
         to=(Mailbox("", notice.recipient),),
@@ -108,14 +113,14 @@ class Filled:
 
 
 def fill_token(ring: KeyRing, message: bytes) -> Filled:
-    """Put the reply token in place of its placeholder, in Reply-To and Message-ID alone."""
+    """Put the reply token in place of its placeholder: in Reply-To, Message-ID and the thread, nowhere else."""
     request = carried_request(message)
     if request is None:
         return Filled(message, None)
     held, token = placeholder(request.id).encode(), reply_token(ring, request)
     head, separator, body = message.partition(b"\r\n\r\n")
-    lines = [
-        line.replace(held, token.encode()) if line.lower().startswith(_TOKEN_LINES) else line
-        for line in head.split(b"\r\n")
+    fields = re.split(rb"\r\n(?![ \t])", head)  # with their continuation lines
+    filled = [
+        field.replace(held, token.encode()) if field.lower().startswith(_TOKEN_LINES) else field for field in fields
     ]
-    return Filled(b"\r\n".join(lines) + separator + body, token)
+    return Filled(b"\r\n".join(filled) + separator + body, token)

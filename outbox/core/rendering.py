@@ -96,7 +96,10 @@ def leaves(message: bytes) -> Iterator[Message]:
         raise _malformed("the message has more parts, or lines like their boundaries, than are read")
     # A message inside is kept as the octets that it is: the email package would write it anew.
     opaque = _MESSAGE_TYPE.sub(rb"\1x-message/", message)
-    pending: list[Message] = [email.message_from_bytes(opaque, policy=compat32)]
+    try:
+        pending: list[Message] = [email.message_from_bytes(opaque, policy=compat32)]
+    except ValueError as error:  # boundary*= with a NUL as its charset
+        raise _malformed("the message has a header that cannot be read") from error
     found = 0
     while pending:
         part = pending.pop()

@@ -8,10 +8,8 @@ import json
 import sqlite3
 import subprocess
 import sys
-from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import default
-from email.utils import format_datetime
 from pathlib import Path
 
 from outbox import config, drafter, inbox, operator, worker
@@ -19,8 +17,11 @@ from outbox.clock import Clock, wall
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, OutboxError, PolicyRefused
 from outbox.core.lifecycle import State
+from outbox.demo.phone import Phone
+from outbox.demo.post import Post
 from outbox.demo.relay import DemoRelay, Received
 from outbox.demo.stage import Stage
+from outbox.demo.zone import DemoZone
 from outbox.drafter.intake import Wanted
 from outbox.store.views import DraftView
 
@@ -32,15 +33,16 @@ RIVAL = "mallory@rival.example"
 
 
 class Acts:
-    """One outbox in one folder, a relay, and five short plays."""
+    """One outbox in one folder, a relay, the founder's phone and mailbox, and six short plays."""
 
-    def __init__(self, folder: Path, relay: DemoRelay, stage: Stage) -> None:
+    def __init__(self, folder: Path, relay: DemoRelay, post: Post, phone: Phone, zone: DemoZone, stage: Stage) -> None:
         self._folder, self._relay, self._stage = folder, relay, stage
-        self._replies = 0
+        self._post, self._phone, self._zone = post, phone, zone
 
     def play(self) -> None:
         """Every act, in order."""
         self.main_job()
+        self.forgery()
         self.tampering()
         self.unclear_reply()
         self.expiry()
@@ -52,13 +54,12 @@ class Acts:
         """Draft, ask, reply "Ship it", send once: with the commands."""
         stage, relay = self._stage, self._relay
         stage.act("An agent drafts, the founder replies from a phone, and it is sent once")
-        for part in ("new", "cur", "tmp"):
-            (self._folder / "Maildir" / part).mkdir(parents=True)
         self._command(
             "init", "--from-domain", "acme.example", "--approver", FOUNDER, "--address", APPROVAL,
-            "--mailbox", "maildir:Maildir", "--authenticity", "none",
+            "--mailbox", self._post.url, "--authenticity", "dkim",
             "--relay-host", "127.0.0.1", "--relay-port", str(relay.port),
         )  # fmt: skip
+        self._fill_in_settings()
         text = "Dear Jane,\n\nyour offer stands: 20 seats, 4,000 a year.\n\nBest wishes,\nAcme Sales\n"
         (self._folder / "offer.txt").write_text(text)
         (self._folder / "prices.csv").write_text("seats,price\n20,4000\n")
@@ -73,8 +74,11 @@ class Acts:
         stage.say("What the founder sees on his phone:")
         stage.paper(_as_seen(request))
         reply = self._reply(request, "Ship it")
-        stage.say("What his phone sends back:")
-        stage.paper(reply.read_text().split("\n> \n", 1)[0] + "\n> ...")
+        where = "and arrives over IMAP" if self._post.is_imap else "and arrives in a Maildir (Dovecot is not installed)"
+        stage.say(f"What his phone sends back, signed by his provider, {where}:")
+        stage.paper(reply.decode().replace("\r\n", "\n").split("\n> \n", 1)[0] + "\n> ...")
+        (self._folder / "reply.eml").write_bytes(reply)
+        stage.paper(self._command("inbox", "explain", "reply.eml"))
         self._command("inbox", "--once")
         self._command("worker", "--drain")
         self._command("worker", "--drain")
@@ -82,6 +86,40 @@ class Acts:
         stage.claim("the customer has received it exactly once", len(sent) == 1)
         self._prove_octets(draft_id, sent[0])
         stage.paper(self._command("show", draft_id))
+        self._inbox()
+        self._drain()
+        stage.say("And what the founder gets, below his own reply:")
+        stage.paper(_as_seen(self._last_to(FOUNDER)))
+        stage.claim("the founder knows that it was sent", "] Sent: " in str(self._last_to(FOUNDER)["Subject"]))
+
+    def _fill_in_settings(self) -> None:
+        """What a person would write into the file: a login, and here also the demo's own DNS."""
+        file = self._folder / "outbox.toml"
+        text = file.read_text().replace("[mailbox]\n", f"[mailbox]\n{self._post.settings}")
+        file.write_text(f'{text}\n[dns]\nnameservers = ["{self._zone.address}"]\n')
+        self._post.write_password(self._folder / "keys" / "mailbox.password")
+
+    def forgery(self) -> None:
+        """Who has read the request has its token; that is not enough to answer in the founder's name."""
+        stage = self._stage
+        stage.act("Somebody who has read the request answers it in the founder's name")
+        draft = self._draft("Discount", "Dear Jane,\n\nyou get 50 %.\n")
+        self._inbox()
+        self._drain()
+        request = self._last_to(FOUNDER)
+        self._reply(request, "Ship it", signed=False)
+        self._inbox()
+        self._drain()
+        stage.claim("the draft is still pending", self._show(draft.id).state is State.PENDING)
+        with operator.read(self._settings()) as records:
+            why = records.replies()[-1].why
+        stage.claim(f"the operator reads why: {why}", why.startswith("authenticity:"))
+        answered = "changed nothing" in str(self._last_to(FOUNDER)["Subject"])
+        stage.claim("and the founder, not the forger, is told", answered)
+        self._reply(self._last_to(FOUNDER), "Stop")
+        self._inbox()
+        self._drain()
+        stage.claim("he stops it by replying to that", self._show(draft.id).state is State.CANCELLED)
 
     def _prove_octets(self, draft_id: str, sent: Received) -> None:
         with operator.read(self._settings()) as records:
@@ -205,21 +243,10 @@ class Acts:
     def _last_to(self, address: str) -> EmailMessage:
         return email.message_from_bytes(self._relay.to(address)[-1].octets, policy=default)
 
-    def _reply(self, request: EmailMessage, text: str) -> Path:
-        """The mail that a phone would send: the answer above the quoted original."""
-        self._replies += 1
-        now = datetime.now(UTC)
-        quoted = "\n".join(f"> {line}".rstrip() for line in _text_of(request).splitlines())
-        octets = (
-            f"From: The Founder <{FOUNDER}>\nTo: {request['Reply-To']}\nSubject: Re: {request['Subject']}\n"
-            f"Date: {format_datetime(now)}\nMessage-ID: <{self._replies}.{now.timestamp():.0f}@phone.example>\n"
-            f"In-Reply-To: {request['Message-ID']}\nContent-Type: text/plain; charset=utf-8\n"
-            f"Content-Transfer-Encoding: 8bit\n\n"
-            f"{text}\n\nSent from my iPhone\n\n> On {now:%d %b %Y at %H:%M}, Outbox <{APPROVAL}> wrote:\n> \n{quoted}\n"
-        )
-        file = self._folder / "Maildir" / "new" / f"{now.timestamp():.6f}.{self._replies}.demo"
-        file.write_text(octets, encoding="utf-8")
-        return file
+    def _reply(self, request: EmailMessage, text: str, *, signed: bool = True) -> bytes:
+        octets = self._phone.reply(request, text, signed=signed)
+        self._post.deliver(octets)
+        return octets
 
 
 def _text_of(message: EmailMessage) -> str:

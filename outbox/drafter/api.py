@@ -9,7 +9,7 @@ from outbox import config
 from outbox.core.errors import Code, PolicyRefused
 from outbox.core.message import Attachment
 from outbox.drafter.intake import Wanted
-from outbox.drafter.room import open, read_attachments
+from outbox.drafter.room import open, read_attachments, wait_for_verdict
 from outbox.sections import parse_duration
 from outbox.store.views import DraftView
 
@@ -29,13 +29,15 @@ def draft(
     kind: str = "email",
     agent: str = "python",
     ttl: int | str | None = None,
+    resubmit: str | None = None,
     idempotency_key: str | None = None,
     config_file: str | Path | None = None,
 ) -> DraftView:
     """Ask for a mail to be sent; nothing leaves before a person approves it. Blocks until the draft is stored.
 
     Addresses are `jane@example.org` or `Jane <jane@example.org>`, one a string. Attachments are paths, read now, or
-    `Attachment(name, media_type, octets)`. `ttl` is in seconds, or "24h". Settings are found as on the command line.
+    `Attachment(name, media_type, octets)`. `ttl` is in seconds, or "24h". `resubmit` says why it should be asked for
+    again what was rejected before. Settings are found as on the command line.
     The returned draft's `id` is what `outbox show` takes. Raises PolicyRefused with a stable `code`, and writes
     nothing, where a rule is broken; ConfigError or Unavailable where the outbox cannot be used.
     """
@@ -53,9 +55,20 @@ def draft(
         kind=kind,
         agent=agent,
         ttl=parse_ttl(ttl),
+        resubmit=resubmit,
     )
     with open(config.load(Path(config_file) if config_file is not None else None)) as drafter:
         return drafter.draft(wanted, idempotency_key=idempotency_key).draft
+
+
+def verdict(draft_id: str, timeout: float, *, config_file: str | Path | None = None) -> DraftView:
+    """Wait until a draft is no longer pending, at most `timeout` seconds, and return it as it is then.
+
+    Its `state` says what became of it, and is still "pending" where nobody answered in time; a rejection's words are in
+    `rejection.reason`. Needs the database alone. Raises DraftUnknown, ConfigError or Unavailable.
+    """
+    settings = config.load(Path(config_file) if config_file is not None else None)
+    return wait_for_verdict(settings, draft_id, timeout)
 
 
 def _each(addresses: str | Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from outbox.core.address import Mailbox, domain, parse_address, parse_mailbox
+from outbox.core.address import Mailbox, comparable, domain, parse_address, parse_mailbox
 from outbox.core.canonical import encode, envelope_fields, sha256, thread_fields
 from outbox.core.draft import MICROSECONDS, Draft, Envelope, Thread
 from outbox.core.errors import Code, PolicyRefused
@@ -16,11 +16,15 @@ from outbox.core.signed import SignedDraft, sign_draft
 from outbox.core.signing import KeyRing
 
 _LONGEST_NAME = 200
+LONGEST_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an agent asks for, as it came. `ttl` in seconds; None takes the default."""
+    """What an agent asks for, as it came. `ttl` in seconds; None takes the default.
+
+    `resubmit` is why it asks again for what was rejected; the approver reads it.
+    """
 
     sender: str
     to: tuple[str, ...]
@@ -35,6 +39,7 @@ class Wanted:
     kind: str = "email"
     agent: str = "python"
     ttl: int | None = None
+    resubmit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Overrides:
     kind: str = "email"
     agent: str = "python"
     ttl: int | None = None
+    resubmit: str | None = None
 
 
 class Intake:
@@ -100,11 +106,23 @@ class Intake:
             created_at=now,
             expires_at=now + ttl * MICROSECONDS,
             thread=thread,
+            resubmitted=_reason(asked.resubmit),
         )
 
     def _sign(self, draft: Draft, fingerprint: bytes) -> SignedDraft:
         raise_first(violations(draft, self._policy))
         return sign_draft(self._ring, draft, fingerprint)
+
+
+def _reason(text: str | None) -> str | None:
+    if text is None:
+        return None
+    refuse_control(text, "resubmit")
+    _refuse_unwritable(text, "resubmit")
+    if not text.strip() or len(text) > LONGEST_REASON:
+        message = f"resubmit: say why in 1 to {LONGEST_REASON} characters"
+        raise PolicyRefused(Code.ALREADY_REJECTED, message, field="resubmit")
+    return text.strip()
 
 
 def _agent(name: str) -> str:
@@ -163,8 +181,8 @@ def _envelope(sender: str, to: Iterable[Mailbox], cc: Iterable[Mailbox], bcc: It
     for mailboxes in (to, cc, bcc):
         fresh = []
         for mailbox in mailboxes:
-            if mailbox.address.casefold() not in seen:
-                seen.add(mailbox.address.casefold())
+            if comparable(mailbox.address) not in seen:
+                seen.add(comparable(mailbox.address))
                 fresh.append(mailbox.address)
         lists.append(tuple(fresh))
     return Envelope(sender, *lists)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +22,11 @@ from outbox.store.drafts import insert_pending, withdraw_if_not_sent
 from outbox.store.engine import connect
 from outbox.store.journal import Chain
 from outbox.store.revision import refuse_other_revision
-from outbox.store.views import Story, story
+from outbox.store.views import DraftView, Story, story
 from outbox.store.writer import Writer
 
 LONGEST_KEY = 200
+VERDICT_POLL = 0.5  # seconds
 
 
 class Drafter:
@@ -80,6 +82,23 @@ class Drafter:
         """Cancel an agent's own draft; EXECUTING where it is being sent and was asked to stop. Raises StateRefused."""
         now = self._clock()
         return self._writer.run(lambda tx: withdraw_if_not_sent(tx, draft_id, agent=agent, now=now))
+
+
+def wait_for_verdict(settings: Settings, draft_id: str, timeout: float) -> DraftView:
+    """The draft as soon as it is not pending, or as it is after `timeout` seconds. Raises DraftUnknown, Unavailable."""
+    ends = time.monotonic() + timeout
+    database = connect(settings.database_path)
+    try:
+        refuse_other_revision(database)
+        while True:
+            with database.reading() as connection:
+                draft = story(connection, draft_id).draft
+            left = ends - time.monotonic()
+            if draft.state is not State.PENDING or left <= 0:
+                return draft
+            time.sleep(min(VERDICT_POLL, left))
+    finally:
+        database.close()
 
 
 def open(settings: Settings, *, clock: Clock = wall) -> Drafter:

@@ -1,116 +1,123 @@
-"""What the approver reads: the request, and answers to his replies."""
+"""Ask each approver about each pending draft, and remind him once before its time is over."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import logging
+import secrets
+from functools import partial
 
-from outbox.core.canonical import sha256
-from outbox.core.draft import MICROSECONDS, Thread
-from outbox.core.grant import Request
-from outbox.core.message import Attachment, decode_words, header_disagreements, split_headers
-from outbox.core.notice import Notice
-from outbox.core.rendering import Rendering, fenced, render, visible
-from outbox.core.signed import SignedDraft
+from outbox.alerts import Alerts
+from outbox.clock import Clock, new_id
+from outbox.core.errors import Code, OutboxError, PolicyRefused, StateRefused, Unavailable, VerificationFailed
+from outbox.core.grant import REQUEST_ID_OCTETS, Request
+from outbox.core.lifecycle import Room
+from outbox.core.notice import sign_notice
+from outbox.core.signed import SignedDraft, verify_digest
+from outbox.core.signing import KeyRing
+from outbox.inbox.authenticity import Authenticity
+from outbox.inbox.wording import Manner, request_notice
+from outbox.store.engine import Database
+from outbox.store.notices import insert_request
+from outbox.store.rows import load_draft
+from outbox.store.tellings import Telling, due_reminders, remind_once
+from outbox.store.verdicts import fail_pending
+from outbox.store.views import unasked
+from outbox.store.writer import Writer
 
-LARGEST_ATTACHED = 1024 * 1024
-_HOW = """\
-How to answer: reply to this mail. Only the first line counts, and it must stand alone:
-
-    Ship it             it is sent, to exactly these recipients, in exactly these words
-    Reject: your reason it is not sent, and the agent can read the reason
-    Stop                it is not sent; also after "Ship it", as long as it has not left
-"""
-
-
-def request_notice(request: Request, signed: SignedDraft, *, sender: str) -> Notice:
-    """The approval request for one draft. Raises PolicyRefused where the message cannot be shown."""
-    rendering = render(signed.draft.message)
-    return Notice(
-        sender=sender,
-        recipient=request.approver,
-        subject=f"[outbox {request.tag}] Send this? {visible(rendering.subject)}"[:200].replace("=?", "= ?"),
-        text=_request_text(signed, rendering),
-        expires_at=request.expires_at,
-        about=signed.draft.id,
-        request=request,
-        attachments=_exact_message(signed),
-    )
+log = logging.getLogger("outbox.inbox")
+SHORTEST_REMINDED = 3600 * 1_000_000  # a draft that lives for less is not reminded of
 
 
-def _request_text(signed: SignedDraft, rendering: Rendering) -> str:
-    draft = signed.draft
-    parts = [
-        f'The agent {visible(draft.agent)} asks to send this mail. Reply "Ship it", and it is sent; else it is not.\n',
-        _envelope_text(signed, rendering),
-        'The whole text, with "| " before each of its lines:\n',
-        fenced(rendering.text) if rendering.text is not None else "| (it has no plain text part)",
-    ]
-    if rendering.html is not None:
-        parts += ["\nIts HTML part, which most readers will see instead, in words:\n", fenced(rendering.html)]
-    if rendering.may_hide:
-        parts.append(
-            "\nBeware: the HTML part has styles or scripts; a reader may see less, or other, than these words."
-        )
-    for attachment in rendering.attachments:
-        name = f"    {visible(attachment.name)}"
-        kind = f"{attachment.media_type}, {attachment.size} octets"
-        parts.append(f"\nAttachment:\n{name}\n    {kind}\n    sha256 {attachment.sha256}")
-    parts += ["", _HOW, f"{_exactly(signed)}\nDraft {draft.id}\nDigest {signed.digest.hex()}\n"]
-    return "\n".join(parts)
+class Asking:
+    """Makes requests: what is shown is rendered from the octets that the request's digest is taken over."""
 
+    def __init__(
+        self,
+        *,
+        approvers: tuple[str, ...],
+        authenticity: Authenticity,
+        database: Database,
+        writer: Writer,
+        alerts: Alerts,
+        ring: KeyRing,
+        manner: Manner,
+        clock: Clock,
+    ) -> None:
+        self._approvers, self._authenticity = approvers, authenticity
+        self._database, self._writer, self._alerts = database, writer, alerts
+        self._ring, self._manner, self._clock = ring, manner, clock
 
-def _envelope_text(signed: SignedDraft, rendering: Rendering) -> str:
-    draft = signed.draft
-    headers = {name.lower(): decode_words(value) for name, value in split_headers(draft.message)}
-    rows = [("From", visible(draft.envelope.sender))]
-    if headers["from"] != draft.envelope.sender:
-        rows.append(("shown as", visible(headers["from"])))
-    if "reply-to" in headers:
-        rows.append(("Answers", f"would go to {visible(headers['reply-to'])}"))
-    for label, addresses in (("To", draft.envelope.to), ("Cc", draft.envelope.cc), ("Bcc", draft.envelope.bcc)):
-        rows += [(label, visible(address)) for address in addresses]
-    rows += [("Subject", visible(rendering.subject)), ("Expires", rfc_time(draft.expires_at))]
-    text = "".join(f"    {label:<9}{value}\n" for label, value in rows)
-    disagreements = header_disagreements(draft.message, draft.envelope)
-    return text + "".join(f"    Beware   {sentence}\n" for sentence in disagreements)
+    def ask(self) -> None:
+        """Insert one request for each pending draft and approver that has none under way."""
+        for approver in self._approvers:
+            with self._database.reading() as connection:
+                waiting = unasked(connection, approver, now=self._clock())
+            for draft_id, ask in waiting:
+                self._ask_about(draft_id, approver, ask)
 
+    def remind(self) -> None:
+        """Send the request once more, in its thread, where three quarters of its time are over."""
+        now = self._clock()
+        with self._database.reading() as connection:
+            due = due_reminders(connection, now=now, shortest=SHORTEST_REMINDED)
+        for telling in due:
+            self._remind_of(telling, now)
 
-def _exactly(signed: SignedDraft) -> str:
-    if len(signed.draft.message) > LARGEST_ATTACHED:
-        size, taken = len(signed.draft.message), sha256(signed.draft.message).hex()
-        return f"The message has {size} octets, too many to attach.\nMessage sha256 {taken}"
-    return "The exact message is attached."
+    def _ask_about(self, draft_id: str, approver: str, ask: int) -> None:
+        now = self._clock()
+        try:
+            signed = self._load(draft_id)
+            request = Request(
+                id=secrets.token_bytes(REQUEST_ID_OCTETS),
+                draft_id=signed.draft.id,
+                digest=signed.digest,
+                approver=approver,
+                expires_at=signed.draft.expires_at,
+            )
+            carrier = self._carrier(request, signed, None, now)
+        except (VerificationFailed, PolicyRefused) as error:
+            self._fail(draft_id, error, now)
+            return
+        except Unavailable:
+            raise
+        except Exception:  # one bad row never stops the loop, and is never tried for ever
+            log.exception("a draft cannot be shown", extra={"action": "ask", "draft": draft_id})
+            self._fail(draft_id, VerificationFailed(Code.ROW_UNREADABLE, f"draft {draft_id}: it cannot be shown"), now)
+            return
+        try:
+            self._writer.run(lambda tx: insert_request(tx, request, carrier, ask=ask, now=now))
+        except StateRefused:
+            return  # another inbox asked at the same time
+        log.info("asked %s", approver, extra={"action": "ask", "draft": draft_id})
 
+    def _remind_of(self, telling: Telling, now: int) -> None:
+        request = telling.request
+        try:
+            signed = self._load(request.draft_id)
+            wanted = request.approver in self._approvers and signed.digest == request.digest  # it is what he was shown
+            carrier = self._carrier(request, signed, telling.carrier_id, now) if wanted else None
+            self._writer.run(partial(remind_once, request=request, notice=carrier, now=now))
+        except (VerificationFailed, PolicyRefused) as error:
+            self._fail(request.draft_id, error, now)
+            return
+        except StateRefused:
+            return  # he answered, or another inbox reminded him
+        log.info("reminded %s", request.approver, extra={"action": "remind", "draft": request.draft_id})
 
-def _exact_message(signed: SignedDraft) -> tuple[Attachment, ...]:
-    message = signed.draft.message
-    if len(message) > LARGEST_ATTACHED:
-        return ()
-    # message/rfc822 may not be encoded (RFC 2046 5.2.1), so octets beyond 7 bit go as a file.
-    media_type = "message/rfc822" if message.isascii() else "application/octet-stream"
-    return (Attachment("message.eml", media_type, message),)
+    def _load(self, draft_id: str) -> SignedDraft:
+        with self._database.reading() as connection:
+            signed = load_draft(connection, draft_id)
+        verify_digest(signed)
+        return signed
 
+    def _carrier(self, request: Request, signed: SignedDraft, carrier_id: str | None, now: int) -> SignedDraft:
+        with_code = self._authenticity.needs_code(signed)
+        notice = request_notice(request, signed, self._manner, with_code=with_code, carrier_id=carrier_id)
+        return sign_notice(self._ring, notice, Room.INBOX, new_id(now), now)
 
-def answer_notice(request: Request, *, text: str, sender: str, subject: str, reply_id: str, expires_at: int) -> Notice:
-    """An answer to an approver's reply, in its thread, that can itself be replied to."""
-    return Notice(
-        sender=sender,
-        recipient=request.approver,
-        subject=f"[outbox {request.tag}] {subject}"[:200],
-        text=text,
-        expires_at=expires_at,
-        about=request.draft_id,
-        request=request,
-        thread=Thread(reply_id, (reply_id,)) if reply_id else Thread(),
-    )
-
-
-def unclear_text(why: str, excerpt: str, draft_id: str) -> str:
-    """What would count, after a reply that did not; `excerpt` is the line that it came down to."""
-    line = f"{fenced(excerpt)}\n\n" if excerpt else ""
-    return f"Your reply changed nothing. {why[:1].upper()}{why[1:]}.\n\n{line}{_HOW}\nDraft {draft_id}\n"
-
-
-def rfc_time(instant: int) -> str:
-    """An instant in microseconds UTC for people."""
-    return datetime.fromtimestamp(instant // MICROSECONDS, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    def _fail(self, draft_id: str, error: OutboxError, now: int) -> None:
+        try:
+            self._writer.run(lambda tx: fail_pending(tx, draft_id, code=error.code, message=error.message, now=now))
+        except StateRefused:
+            return  # another inbox saw it first
+        self._alerts.tell(error.code, error.message, draft_id=draft_id)

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from outbox.core.errors import Code, Unavailable
-from outbox.inbox.incoming import LARGEST_MESSAGE
+from outbox.inbox.incoming import LARGEST_HEADER, LARGEST_MESSAGE
+from outbox.inbox.mailbox import Delivered
 
 log = logging.getLogger("outbox.inbox")
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """One message: the mailbox's own lasting name for it, and where it is now."""
-
-    uid: str
-    file: Path
 
 
 class Maildir:
@@ -27,6 +20,7 @@ class Maildir:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._files: dict[str, Path] = {}
         if not (path / "new").is_dir() or not (path / "cur").is_dir():
             raise Unavailable(Code.MAILBOX_UNREACHABLE, f"mailbox.url: {path} is not a Maildir (it needs new and cur)")
 
@@ -35,8 +29,21 @@ class Maildir:
         """What replies are recorded under."""
         return f"maildir:{self._path.name}"
 
-    def messages(self) -> Iterator[Delivered]:
-        """Every message that is there now, the oldest name first."""
+    @property
+    def numbered(self) -> bool:
+        """A Maildir's names last."""
+        return False
+
+    def messages(self, known: Collection[str], *, since: int) -> Iterator[Delivered]:
+        """Every message that is not known, the oldest name first; a Maildir has no sure time of arrival."""
+        del since
+        self._files = self._list()
+        for uid in sorted(self._files.keys() - set(known)):
+            head = self._read(uid, LARGEST_HEADER)
+            if head is not None:
+                yield Delivered(uid, head)
+
+    def _list(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         try:
             for folder in ("new", "cur"):
@@ -46,19 +53,31 @@ class Maildir:
                             found[_uid(entry.name)] = Path(entry.path)
         except OSError as error:
             raise Unavailable(Code.MAILBOX_UNREACHABLE, f"mailbox.url: {self._path}: {error.strerror}") from error
-        for uid in sorted(found):
-            yield Delivered(uid, found[uid])
+        return found
 
-    def read(self, delivered: Delivered, most: int = LARGEST_MESSAGE + 1) -> bytes | None:
-        """The octets, at most `most`, by default one past what is ever looked at; None where it cannot be read now."""
+    def read(self, uid: str) -> bytes | None:
+        """The octets, or None where a mail client moved or took the file away meanwhile."""
+        return self._read(uid, LARGEST_MESSAGE + 1)
+
+    def _read(self, uid: str, most: int) -> bytes | None:
         try:
-            with delivered.file.open("rb") as opened:
+            with self._files[uid].open("rb") as opened:
                 return opened.read(most)
-        except FileNotFoundError:
+        except (FileNotFoundError, KeyError):
             return None
         except OSError as error:
-            log.error("%s: %s", delivered.uid, error.strerror, extra={"action": "unreadable", "uid": delivered.uid})
+            log.error("%s: %s", uid, error.strerror, extra={"action": "unreadable", "uid": uid})
             return None
+
+    def taken(self, uid: str) -> None:
+        """A Maildir is only read."""
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Sleep until the next look."""
+        stop.wait(seconds)
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 def _uid(name: str) -> str:

@@ -1,14 +1,19 @@
-"""What a reply says: the first line decides, whole, and only if nothing but quotes and closings stands around it."""
+"""What a reply says: the first line decides, whole, and only if nothing but quotes and closings stands around it.
+
+What counts as quote or closing is in quoting.py; docs/adr/0015-how-a-reply-is-read.md has the reasons.
+"""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from outbox.core.grant import without_tokens
+from outbox.inbox.incoming import Letter
+from outbox.inbox.lines import folded, is_picture, plain, without_links
+from outbox.inbox.quoting import LONGEST_LINE, MOST_REMARKS, OwnText, Remarks, Reply, closing_forms
 
 
 class Verdict(StrEnum):
@@ -24,210 +29,210 @@ class Verdict(StrEnum):
 class Reading:
     """A verdict, the reason given with a rejection, and why it was read so.
 
-    `excerpt` are words of the reply, for the answer to who wrote them and for nobody else: `why` holds none.
+    `excerpt` are words of the reply, for the answer to who wrote them and for nobody else: `why` holds none. `code` are
+    the six digits that stood with an approval. `closing_hint` are the lines that, in `approval.closing`, would have let
+    the approval count: there only where they look like a signature.
     """
 
     verdict: Verdict
     reason: str | None
     why: str
     excerpt: str = ""
+    code: str | None = None
+    closing_hint: tuple[str, ...] = ()
 
 
-APPROVING = ("ship it", "send it", "approve", "approved", "yes", "ok to send", "lgtm", "go ahead")
-REJECTING = ("reject", "no", "don't send", "do not send", "don't send it", "do not send it")
-CANCELLING = ("cancel", "stop", "hold")
+# English, German, French, Spanish. A word that means something else in another of them is in no list ("si").
+APPROVING = (
+    "ship it", "send it", "approve", "approved", "yes", "ok to send", "lgtm", "go ahead",
+    "ja", "senden", "absenden", "abschicken", "versenden", "freigeben", "freigegeben", "genehmigt",
+    "oui", "envoyer", "envoyez", "envoie", "approuver", "approuvé", "approuve", "bon pour envoi", "vas-y", "allez-y",
+    "sí", "enviar", "envíalo", "envíelo", "aprobar", "aprobado", "aprobada", "adelante",
+)  # fmt: skip
+REJECTING = (
+    "reject", "no", "don't send", "do not send", "don't send it", "do not send it",
+    "ablehnen", "abgelehnt", "nein", "nicht senden", "nicht absenden", "nicht abschicken", "nicht versenden",
+    "refuser", "refusé", "rejeter", "rejeté", "non", "ne pas envoyer", "n'envoyez pas", "n'envoie pas",
+    "rechazar", "rechazado", "rechazada", "no enviar", "no lo envíes", "no lo envíe",
+)  # fmt: skip
+CANCELLING = (
+    "cancel", "stop", "hold", "stopp", "stoppen", "halt", "anhalten", "abbrechen",
+    "annuler", "annulez", "arrêter", "arrêtez", "arrête", "cancelar", "cancela", "detener", "parar", "para",
+)  # fmt: skip
 LONGEST_REASON = 2000
 MOST_LINES = 20_000
-_LONGEST_LINE = 4000
-_LONGEST_SIGNATURE = 10
-_NEAR = 4  # how many lines away the rest of an attribution or of a header block may stand
-_QUOTES = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "＇": "'", "“": '"', "”": '"'})  # noqa: RUF001
-_WORDS = "|".join(sorted(map(re.escape, REJECTING), key=len, reverse=True))
-_REJECTION = re.compile(rf"(?:{_WORDS})[.!]?\s*:.*")
+_LONGEST_FIRST_LINE = 4000
+_LONGEST_WORD = 60
+_LONGEST_CLOSING = 80
 _COLON = re.compile("[:\uff1a\ufe55\ufe13]")
-# "On <date>, Outbox <...> wrote:" as clients write it above a quote of ours: a date, our name, a verb, and no more.
-_ATTRIBUTION = re.compile(
-    r"(?:on|am|le|el)\b(?P<date>.{4,120}?)[\s,]*(?P<before>\bschrieb\s+)?[\"']?outbox\b[\"']?"
-    r"(?:[\s,]*\(?[<\[][^<>\[\]]{1,400}[>\]]\)?)?[\s,]*(?P<after>wrote|schrieb|a écrit|escribió)?\s?:"
-)
-_MOMENT = re.compile(r"\b(?:19|20)[0-9]{2}\b|[0-9]{1,2}[:.h][0-9]{2}")
-_DATE_WORDS = re.compile(
-    r"mon.*|tue.*|wed.*|thu.*|fri.*|sat.*|sun.*|die?|di|mi|mit.*|do|don.*|fr|fre.*|sa|sam.*|so|son.*|lun.*|mar.*|mer.*"
-    r"|jeu.*|ven.*|dim.*|mi[eé].*|jue.*|vie.*|s[aá]b.*|dom.*|jan.*|f[eé][bv].*|m[aä]r.*|apr.*|avr.*|ma[iy].*|jui?[nl].*"
-    r"|aug.*|ao[uû]t.*|ago.*|sep.*|o[ck]t.*|nov.*|d[eé][cz].*|dic.*|ene.*|abr.*|at|um|uhr|à|a|las|de|del|m|am|pm|utc|gmt"
-    r"|z|[a-z]{1,3}[sd]?t|st|nd|rd|th|greenwich|mean|time|standard|daylight|summer|central|european|eastern|pacific|mountain"
-)
-_ORIGINAL = re.compile(
-    r"-{2,}\s*(?:original message|forwarded message|ursprüngliche nachricht|message d'origine)\s*-{2,}"
-)
-_RULE = re.compile(r"_{20,}|-{20,}")
-_LINKS = re.compile(r"<(?:mailto:|https?://)[^<>\s]{1,2000}>")  # which clients add when they make text of HTML
-_HEADER = re.compile(
-    r"\*?(?:from|von|de|sent|date|gesendet|datum|envoyé|enviado|fecha|to|an|à|para|cc|subject|betreff|objet|asunto)\s?:.*"
-)
-_FROM = re.compile(r"\*?(?:from|von|de)\s?:\*?\s.+")
-_OTHERS = tuple(
-    re.compile(rf"\*?(?:{names})\s?:\*?\s.+")
-    for names in ("sent|date|gesendet|datum|envoyé|enviado|fecha", "to|an|à|para", "subject|betreff|objet|asunto")
-)
-_DEVICES = (
-    "iphone|ipad|android(?: device| phone)?|(?:samsung )?galaxy(?: smartphone| tablet)?|mobile device|mobile|phone"
-)
-_MOBILE = re.compile(
-    rf"(?:sent from my (?:{_DEVICES})|sent from (?:outlook|gmail|mail|yahoo mail|proton mail|fastmail|samsung mobile)"
-    r"(?: (?:for|on) (?:ios|iphone|ipad|android|mac|windows|windows 10|mobile))?"
-    r"|sent with (?:proton ?mail|shortwave|spark)(?: secure email)?"
-    r"|get outlook for (?:ios|android)(?: ?<[^<>\s]{1,200}>)?"
-    r"|von meinem (?:iphone|ipad|handy) gesendet|envoyé de mon (?:iphone|ipad)|enviado desde mi (?:iphone|ipad))\.?"
-)
+_CODE = re.compile(r"([0-9]{3})[ \u00a0]?([0-9]{3})")
+_CODE_BEHIND = re.compile(r"[ \t\u00a0][0-9]{3}[ \u00a0]?[0-9]{3}\Z")
+_DISAGREE = "its plain and its HTML part say different things"
 
 
-def read_verdict(text: str, closing: Sequence[str] = (), originals: Sequence[str] = ()) -> Reading:
-    """Read a reply's plain text.
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The first lines that are a verdict, as they are compared."""
+
+    approving: frozenset[str]
+    rejecting: frozenset[str]
+    cancelling: frozenset[str]
+
+    def with_more(self, approve: Sequence[str], reject: Sequence[str], cancel: Sequence[str]) -> Words:
+        """These and the settings' own. Raises ValueError naming a word that is empty, too long, or in two lists."""
+        lists = [self.approving, self.rejecting, self.cancelling]
+        for number, more in enumerate((approve, reject, cancel)):
+            for word in more:
+                form = _word(word)
+                if not form or len(form) > _LONGEST_WORD or form.startswith(">"):
+                    raise ValueError(
+                        f"{word[:_LONGEST_WORD]!r} is no word: one line of up to {_LONGEST_WORD} characters"
+                    )
+                if any(form in others for n, others in enumerate(lists) if n != number):
+                    raise ValueError(f"{word!r} would stand in two lists")
+                lists[number] |= {form}
+        return Words(*lists)
+
+
+BUILT_IN = Words(frozenset(APPROVING), frozenset(REJECTING), frozenset(CANCELLING))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Everything but the text that a reading depends on."""
+
+    words: Words
+    with_code: bool
+    closing: frozenset[str]
+    own: tuple[OwnText, ...]
+    address: str
+
+
+def read_letter_verdict(
+    letter: Letter,
+    closing: Sequence[str] = (),
+    originals: Sequence[str] = (),
+    *,
+    words: Words = BUILT_IN,
+    with_code: bool = False,
+    address: str = "",
+) -> Reading:
+    """Read what a letter says, its plain and its HTML part by the same rules; where they differ it is unclear.
+
+    The other arguments are those of `read_verdict`.
+    """
+    rules = _Rules(words, with_code, closing_forms(closing), tuple(map(OwnText.of, originals)), address)
+    parts = [part for part in (letter.plain, letter.html) if part is not None]
+    if not parts:
+        return Reading(Verdict.UNCLEAR, None, letter.why)
+    readings = [_read(part, rules) for part in parts]
+    reading = readings[0]
+    if letter.doubt and reading.verdict is not Verdict.UNCLEAR:
+        return Reading(Verdict.UNCLEAR, None, letter.doubt)
+    if any((other.verdict, other.code) != (reading.verdict, reading.code) for other in readings):
+        doubtful = next((one for one in readings if one.verdict is Verdict.UNCLEAR), Reading(Verdict.UNCLEAR, None, ""))
+        return replace(doubtful, why=_DISAGREE)
+    hints = [other.closing_hint for other in readings]
+    together = tuple(dict.fromkeys(line for hint in hints for line in hint))
+    return replace(reading, closing_hint=together if all(hints) and len(together) <= MOST_REMARKS else ())
+
+
+def read_verdict(
+    text: str,
+    closing: Sequence[str] = (),
+    originals: Sequence[str] = (),
+    *,
+    words: Words = BUILT_IN,
+    with_code: bool = False,
+    address: str = "",
+) -> Reading:
+    """Read a reply's text.
 
     `closing` are lines of the approver's own signature that may follow an approval; `originals` are the texts that we
-    wrote to him, any of which he may quote without a mark.
+    wrote to him, any of which he may quote without a mark; `address` is ours. `with_code` takes six digits behind or
+    below an approving word for his one-time code; without it they are a remark.
     """
+    return _read(text, _Rules(words, with_code, closing_forms(closing), tuple(map(OwnText.of, originals)), address))
+
+
+def _read(text: str, rules: _Rules) -> Reading:
     lines = [line.strip("\r") for line in text.split("\n", MOST_LINES)]
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         return Reading(Verdict.UNCLEAR, None, "there is no text")
-    if len(lines[first]) > _LONGEST_LINE:
+    if len(lines[first]) > _LONGEST_FIRST_LINE:
         return Reading(Verdict.UNCLEAR, None, "the first line is too long")
-    words = _plain(lines[first])
-    if words in APPROVING:
-        return _approve_unless_more(words, lines, first + 1, closing, originals)
-    if words in CANCELLING:
+    reply = Reply(lines, rules.closing, rules.own, rules.address)
+    line, code = _split_code(lines[first]) if rules.with_code else (lines[first], None)
+    words, known = _word(line), rules.words
+    if words in known.approving:
+        return _approve_unless_more(words, reply, first + 1, code, with_code=rules.with_code)
+    if words in known.cancelling:
         return Reading(Verdict.CANCEL, None, f'the first line is "{words}"')
-    if words in REJECTING:
-        return Reading(Verdict.REJECT, "", f'the first line is "{words}"')
-    if _REJECTION.fullmatch(_folded(lines[first])):
-        reason = without_tokens(_COLON.split(lines[first], maxsplit=1)[-1].strip())[:LONGEST_REASON]
+    if words in known.rejecting:
+        reason = _reason(reply, first + 1, "", with_code=rules.with_code)
+        return Reading(Verdict.REJECT, reason, f'the first line is "{words}"')
+    head, *rest = _COLON.split(lines[first], maxsplit=1)
+    if rest and _word(head) in known.rejecting:
+        reason = _reason(reply, first + 1, rest[0], with_code=rules.with_code)
         return Reading(Verdict.REJECT, reason, "the first line rejects, and says why")
+    if folded(line).startswith("-----begin pgp "):
+        why = "it is signed with PGP inside its text, which is not read; PGP/MIME is"
+        return Reading(Verdict.UNCLEAR, None, why)
     return Reading(Verdict.UNCLEAR, None, "the first line is not a verdict", _excerpt(lines[first]))
 
 
-def _approve_unless_more(
-    words: str, lines: Sequence[str], position: int, closing: Sequence[str], originals: Sequence[str]
-) -> Reading:
-    if len(lines) > MOST_LINES or any(len(line) > _LONGEST_LINE for line in lines):
+def _word(line: str) -> str:
+    return plain(line).removeprefix("¡")
+
+
+def _split_code(line: str) -> tuple[str, str | None]:
+    """A line without the six digits at its end, and those; a mail client may have made a link of them."""
+    shown = without_links(line).rstrip()
+    found = _CODE_BEHIND.search(shown)
+    return (shown[: found.start()], _digits(found[0])) if found is not None else (line, None)
+
+
+def _code_below(lines: Sequence[str], position: int) -> tuple[str | None, int]:
+    """The code on the next line that is not blank, and where the rest begins."""
+    number = next((n for n in range(position, len(lines)) if lines[n].strip()), position)
+    shown = without_links(lines[number]).strip() if number < len(lines) else ""
+    return (_digits(shown), number + 1) if _CODE.fullmatch(shown) else (None, position)
+
+
+def _digits(text: str) -> str:
+    return "".join(text.split())
+
+
+def _reason(reply: Reply, position: int, begun: str, *, with_code: bool) -> str:
+    """The rest of the paragraph that a rejection begins, without what is not seen and without a one-time code."""
+    lines = [begun, *reply.paragraph(position, LONGEST_REASON)]
+    said = " ".join(" ".join(line for line in lines if not (with_code and _CODE.fullmatch(line.strip()))).split())
+    return without_tokens("".join(character for character in said if character.isprintable()))[:LONGEST_REASON]
+
+
+def _approve_unless_more(words: str, reply: Reply, position: int, code: str | None, *, with_code: bool) -> Reading:
+    if len(reply.lines) > MOST_LINES or any(len(line) > LONGEST_LINE for line in reply.lines):
         return Reading(Verdict.UNCLEAR, None, f'what stands below "{words}" is too long to be read')
-    reply = _Reply(lines, {_plain(one) for one in closing}, tuple(_squeezed(text) for text in originals))
-    remark = reply.first_remark(position)
-    if remark is None:
-        return Reading(Verdict.APPROVE, None, f'the first line is "{words}" and nothing was added')
+    if with_code and code is None:
+        code, position = _code_below(reply.lines, position)
+    remarks = reply.remarks(position)
+    if not remarks.lines:
+        return Reading(Verdict.APPROVE, None, f'the first line is "{words}" and nothing was added', code=code)
     why = f'after "{words}" comes something else; an approval stands alone'
-    return Reading(Verdict.UNCLEAR, None, why, _excerpt(remark))
+    excerpt, hint = _excerpt(remarks.lines[0]), _closing_hint(remarks, reply, position)
+    return Reading(Verdict.UNCLEAR, None, why, excerpt, closing_hint=hint)
+
+
+def _closing_hint(remarks: Remarks, reply: Reply, position: int) -> tuple[str, ...]:
+    """The lines that would have to be listed; none where they do not look like a signature, or would not be enough."""
+    lines = tuple(dict.fromkeys(line.strip() for line in remarks.lines if not is_picture(line)))
+    if remarks.amid_quote or len(remarks.lines) > MOST_REMARKS:
+        return ()
+    if any(len(line) > _LONGEST_CLOSING or without_tokens(line) != line for line in lines):
+        return ()
+    return () if reply.with_closing(lines).remarks(position).lines else lines
 
 
 def _excerpt(line: str) -> str:
     return without_tokens(line.strip())[:200]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """The lines of a reply, the approver's closing lines, and each text of ours to him without its white space."""
-
-    lines: Sequence[str]
-    closing: set[str]
-    originals: tuple[str, ...]
-
-    def first_remark(self, position: int) -> str | None:
-        """The first line from `position` that is neither blank, quoted, a signature nor a known closing."""
-        lines = self.lines
-        while position < len(lines):
-            line = lines[position]
-            if line == "-- ":
-                position = self._past_signature(position + 1)
-            elif _begins_unmarked_quote(lines, position):
-                return self._first_not_ours(position)
-            elif attribution := _attribution_lines(lines, position):
-                position += attribution
-            elif not line.strip() or line.startswith(">") or self._is_closing(line):
-                position += 1
-            else:
-                return line
-        return None
-
-    def _is_closing(self, line: str) -> bool:
-        return _plain(line) in self.closing or _MOBILE.fullmatch(_folded(line)) is not None
-
-    def _past_signature(self, position: int) -> int:
-        """Where a "-- " signature ends: at a blank line or a quote, or after ten lines; it cannot hide a letter."""
-        end = min(position + _LONGEST_SIGNATURE, len(self.lines))
-        for number in range(position, end):
-            line = self.lines[number]
-            if not line.strip() or line.startswith(">") or _begins_unmarked_quote(self.lines, number):
-                return number
-        return end
-
-    def _first_not_ours(self, position: int) -> str | None:
-        """In a quote without marks, the first line that breaks the text of ours that it quotes from the beginning."""
-        while position < len(self.lines) and _is_quote_head(self.lines[position]):
-            position += 1
-        quoted, candidates = "", self.originals
-        for line in self.lines[position:]:
-            quoted += _squeezed(_LINKS.sub("", line))
-            fitting = tuple(original for original in candidates if original.startswith(quoted))
-            if not fitting or (line.strip() and not _LINKS.sub("", line).strip()):
-                return None if self._is_closing(line) and candidates else line
-            candidates = fitting
-        return None
-
-
-def _is_quote_head(line: str) -> bool:
-    folded = _folded(line)
-    return not folded or any(pattern.fullmatch(folded) for pattern in (_ORIGINAL, _RULE, _HEADER))
-
-
-def _squeezed(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold().split())
-
-
-def _attribution_lines(lines: Sequence[str], position: int) -> int:
-    """How many lines from here are "On ... wrote:" right above a quote; clients wrap it over up to three."""
-    joined = ""
-    for count in range(1, _NEAR):
-        number = position + count - 1
-        if number >= len(lines) or not lines[number].strip() or lines[number].startswith(">"):
-            return 0
-        line = _folded(lines[number])
-        if count > 1 and line.startswith(("on ", "am ", "le ", "el ")):
-            return 0  # it begins here, and what stands above is a remark
-        joined = f"{joined} {line}".strip()
-        if _is_attribution(joined):
-            following = _next_written(lines, number + 1)
-            return count if following.startswith(">") else 0
-    return 0
-
-
-def _is_attribution(line: str) -> bool:
-    found = _ATTRIBUTION.fullmatch(line)
-    if found is None or not (found["before"] or found["after"]) or not _MOMENT.search(found["date"]):
-        return False
-    return all(_DATE_WORDS.fullmatch(word) for word in re.findall(r"[^\W\d_]+", found["date"]))
-
-
-def _begins_unmarked_quote(lines: Sequence[str], position: int) -> bool:
-    """Outlook's quotes have no ">": a rule, or nothing, and then From with at least two of Sent, To, Subject."""
-    start = position
-    plain = _folded(lines[position])
-    if _ORIGINAL.fullmatch(plain) or _RULE.fullmatch(plain):
-        start = next((n for n in range(position + 1, min(position + _NEAR, len(lines))) if lines[n].strip()), position)
-    if not _FROM.fullmatch(_folded(lines[start])):
-        return False
-    block = [_folded(line) for line in lines[start + 1 : start + 1 + 2 * _NEAR] if line.strip()][: _NEAR + 1]
-    return sum(any(other.fullmatch(line) for line in block) for other in _OTHERS) >= 2
-
-
-def _next_written(lines: Sequence[str], position: int) -> str:
-    return next((line for line in lines[position : position + _NEAR] if line.strip()), "")
-
-
-def _folded(line: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", line.translate(_QUOTES)).casefold().split())
-
-
-def _plain(line: str) -> str:
-    folded = _folded(line)
-    return folded[:-1].rstrip() if folded.endswith((".", "!")) else folded

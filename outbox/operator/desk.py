@@ -8,6 +8,7 @@ from typing import Self
 
 from outbox.clock import Clock, new_id, wall
 from outbox.config import Settings, required
+from outbox.core.address import comparable
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, ConfigError, NotPermitted, StateRefused, UsageError, VerificationFailed
 from outbox.core.grant import Channel, Grant, sign_grant
@@ -16,6 +17,7 @@ from outbox.core.notice import fill_token
 from outbox.core.signed import verify_digest, verify_draft
 from outbox.core.signing import KeyRing
 from outbox.store.engine import Database, connect
+from outbox.store.events import Event, events_after, newest_place
 from outbox.store.journal import Chain
 from outbox.store.revision import current, refuse_other_revision
 from outbox.store.rows import load_draft
@@ -79,6 +81,16 @@ class Records:
         """Every message that carried a token of ours, and what became of it."""
         with self._database.reading() as connection:
             return list_replies(connection)
+
+    def newest_place(self) -> int:
+        """Where the journal ends now, for `events`."""
+        with self._database.reading() as connection:
+            return newest_place(connection)
+
+    def events(self, after: int) -> list[Event]:
+        """What was journalled after a place, the oldest first; there may be more after the last one's."""
+        with self._database.reading() as connection:
+            return events_after(connection, after)
 
 
 class Desk:
@@ -174,7 +186,7 @@ class Desk:
                 raise UsageError(Code.APPROVER_UNKNOWN, "there are several approvers; say who with --as", field="--as")
             return approvers[0]
         for approver in approvers:
-            if approver.casefold() == named.casefold():
+            if comparable(approver) == comparable(named):
                 return approver
         raise NotPermitted(Code.APPROVER_UNKNOWN, f"{named} is not in approval.approvers", field="--as")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from sqlalchemy import insert
+from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.grant import Request
 from outbox.core.lifecycle import State, Verb
 from outbox.core.signed import SignedDraft
 from outbox.store.rows import signed_columns
-from outbox.store.schema import drafts, messages, requests
+from outbox.store.schema import drafts, messages, requests, tellings
 from outbox.store.writer import Transaction
 
 
@@ -38,6 +39,11 @@ def insert_request(tx: Transaction, request: Request, carrier: SignedDraft, *, a
             created_at=now,
             expires_at=request.expires_at,
         )
+    )
+    tx.connection.execute(
+        insert_or_not(tellings)
+        .values(draft_id=request.draft_id, approver=request.approver, request_id=request.id)
+        .on_conflict_do_nothing()
     )
     tx.journal(
         "ask",

@@ -12,7 +12,7 @@ from outbox.core.errors import Code, DraftUnknown, VerificationFailed
 from outbox.core.grant import Channel, Grant, Request
 from outbox.core.signed import SignedDraft
 from outbox.core.signing import Signature
-from outbox.store.schema import drafts, grants, messages, requests
+from outbox.store.schema import drafts, grants, messages, requests, resubmissions
 
 
 def envelope_text(envelope: Envelope) -> str:
@@ -66,8 +66,9 @@ def parse_thread(stored: str) -> Thread:
 def load_draft(connection: Connection, draft_id: str) -> SignedDraft:
     """One draft with its octets. Raises DraftUnknown, or VerificationFailed where it cannot be read."""
     row = connection.execute(
-        select(drafts, messages.c.octets)
+        select(drafts, messages.c.octets, resubmissions.c.reason.label("resubmitted"))
         .outerjoin(messages, messages.c.draft_id == drafts.c.id)
+        .outerjoin(resubmissions, resubmissions.c.draft_id == drafts.c.id)
         .where(drafts.c.id == draft_id)
     ).one_or_none()
     if row is None:
@@ -90,6 +91,7 @@ def _signed(row: Row[tuple[object, ...]]) -> SignedDraft:
         created_at=row.created_at,
         expires_at=row.expires_at,
         thread=parse_thread(row.thread_references),
+        resubmitted=row.resubmitted,
     )
     signature = Signature(row.key_id, row.signature)
     return SignedDraft(draft, row.subject, row.message_id, row.digest, row.fingerprint, signature, row.about)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from outbox.core.lifecycle import SYSTEM_KIND, Gate, Outcome, Phase, State
 
-REVISION = "0001"  # the newest migration
+REVISION = "0002"  # the newest migration
 metadata = MetaData()
 Instant = BigInteger().with_variant(Integer(), "sqlite")  # STRICT refuses BIGINT
 MOST_ASKS = 3
@@ -83,6 +83,8 @@ Index("drafts_approved_system", drafts.c.not_before, sqlite_where=text("state = 
 Index("drafts_executing", drafts.c.id, sqlite_where=text("state = 'executing'"))
 Index("drafts_expiring", drafts.c.expires_at, sqlite_where=text("state IN ('pending', 'approved')"))
 Index("drafts_message_id", drafts.c.message_id)
+Index("drafts_of_draft", drafts.c.about, sqlite_where=text("about IS NOT NULL"))
+Index("drafts_rejected", drafts.c.fingerprint, sqlite_where=text("state = 'rejected'"))
 
 messages = Table(
     "messages",
@@ -137,6 +139,14 @@ rejections = Table(
     Column("reason", Text, nullable=False),
     Column("at", Instant, nullable=False),
     CheckConstraint(one_of("channel", ("reply", "terminal")), name="rejections_channel"),
+    sqlite_strict=True,
+)
+
+resubmissions = Table(  # signed: why a rejected text is drafted again
+    "resubmissions",
+    metadata,
+    Column("draft_id", Text, ForeignKey("drafts.id"), primary_key=True),
+    Column("reason", Text, nullable=False),
     sqlite_strict=True,
 )
 
@@ -221,6 +231,56 @@ replies = Table(
 Index("replies_digest", replies.c.digest)
 Index("replies_message_id", replies.c.message_id)
 Index("replies_answered", replies.c.draft_id, sqlite_where=text("answer_id IS NOT NULL"))
+
+proofs = Table(  # how it was known who wrote a reply that approved
+    "proofs",
+    metadata,
+    Column("reply_id", Text, ForeignKey("replies.id"), primary_key=True),
+    Column("approver", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("selector", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+seen_signatures = Table(  # SHA-256 over what a DKIM signature covers: a signed reply is read once, however it is sent
+    "seen_signatures",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("reply_id", Text, ForeignKey("replies.id"), nullable=False),
+    sqlite_strict=True,
+)
+
+codes = Table(  # one-time codes that were used; `step` counts 30 s of Unix time
+    "codes",
+    metadata,
+    Column("approver", Text, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("reply_id", Text, ForeignKey("replies.id"), nullable=False),
+    sqlite_strict=True,
+)
+
+wrong_codes = Table(
+    "wrong_codes",
+    metadata,
+    Column("reply_id", Text, ForeignKey("replies.id"), primary_key=True),
+    Column("draft_id", Text, ForeignKey("drafts.id"), nullable=False),
+    Column("approver", Text, nullable=False),
+    sqlite_strict=True,
+)
+Index("wrong_codes_of_approver", wrong_codes.c.approver)
+
+tellings = Table(  # what an approver who was asked is still to be told: one reminder, one end
+    "tellings",
+    metadata,
+    Column("draft_id", Text, ForeignKey("drafts.id"), primary_key=True),
+    Column("approver", Text, primary_key=True),
+    Column("request_id", LargeBinary, ForeignKey("requests.id"), nullable=False),
+    Column("reminded_at", Instant),
+    Column("told_at", Instant),
+    sqlite_strict=True,
+)
+Index("tellings_open", tellings.c.draft_id, sqlite_where=text("told_at IS NULL"))
 
 gate = Table(
     "gate",

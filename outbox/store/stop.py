@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from outbox.core.errors import Code, DraftUnknown, StateRefused
 from outbox.core.lifecycle import State, Verb
@@ -27,6 +27,12 @@ def cancel_if_not_sent(tx: Transaction, draft_id: str, *, now: int) -> State:
         _ask_executing_to_stop(tx, draft_id, now=now)
         return State.EXECUTING
     raise StateRefused(Code.STATE_CONFLICT, f"draft {draft_id} is already {state}; there is nothing to cancel")
+
+
+def stop_was_asked(connection: Connection, draft_id: str) -> bool:
+    """Whether the draft was asked to stop before."""
+    query = select(drafts.c.stop_asked_at).where(drafts.c.id == draft_id)
+    return connection.execute(query).scalar_one_or_none() is not None
 
 
 def _ask_executing_to_stop(tx: Transaction, draft_id: str, *, now: int) -> None:

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.errors import Code, DraftUnknown, StateRefused
 from outbox.core.grant import Channel, Grant
 from outbox.core.lifecycle import State, Verb
 from outbox.core.signing import Signature
-from outbox.store.schema import drafts, grants, rejections, replies, requests
+from outbox.store.schema import (
+    codes,
+    drafts,
+    grants,
+    proofs,
+    rejections,
+    replies,
+    requests,
+    seen_signatures,
+    wrong_codes,
+)
 from outbox.store.transition import move
 from outbox.store.writer import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyRecord:
-    """One message that carried a token of ours, and what became of it. `digest` is of its raw octets."""
+    """One message that carried a token of ours, and what became of it.
+
+    `digest` is of its raw octets, `signatures` are those of its DKIM signatures.
+    """
 
     id: str
     mailbox: str
@@ -31,6 +46,7 @@ class ReplyRecord:
     counted: bool
     why: str
     answer_id: str | None = None
+    signatures: tuple[bytes, ...] = ()
 
 
 def insert_reply_once(tx: Transaction, record: ReplyRecord) -> None:
@@ -51,6 +67,11 @@ def insert_reply_once(tx: Transaction, record: ReplyRecord) -> None:
             answer_id=record.answer_id,
         )
     )
+    if record.signatures:
+        tx.connection.execute(
+            insert_or_not(seen_signatures).on_conflict_do_nothing(),
+            [{"digest": digest, "reply_id": record.id} for digest in record.signatures],
+        )
     tx.journal(
         "reply",
         now=record.received_at,
@@ -111,6 +132,62 @@ def spend_request_once(tx: Transaction, request_id: bytes, *, now: int) -> None:
     ).one_or_none()
     if spent is None:
         raise StateRefused(Code.STATE_CONFLICT, "this request was answered with an approval already")
+
+
+def spend_requests(tx: Transaction, draft_id: str, approver: str, *, now: int) -> None:
+    """Spend every reply token of one approver for one draft: it can be stopped and rejected by reply, not approved."""
+    tx.connection.execute(
+        update(requests)
+        .where(requests.c.draft_id == draft_id, requests.c.approver == approver, requests.c.spent_at.is_(None))
+        .values(spent_at=now)
+    )
+    tx.journal("spend", now=now, draft_id=draft_id, detail={"approver": approver, "why": Code.CODES_EXHAUSTED.value})
+
+
+def insert_proof(tx: Transaction, reply_id: str, approver: str, *, method: str, domain: str, selector: str) -> None:
+    """Keep how it was known who wrote a reply."""
+    tx.connection.execute(
+        insert(proofs).values(reply_id=reply_id, approver=approver, method=method, domain=domain, selector=selector)
+    )
+
+
+def use_code_once(tx: Transaction, approver: str, step: int, reply_id: str) -> None:
+    """Take a one-time code. Raises StateRefused where it was used before."""
+    taken = tx.connection.execute(
+        insert_or_not(codes)
+        .values(approver=approver, step=step, reply_id=reply_id)
+        .on_conflict_do_nothing()
+        .returning(codes.c.step)
+    ).one_or_none()
+    if taken is None:
+        raise StateRefused(
+            Code.STATE_CONFLICT, "this code was used before; each one counts once, the next comes in 30 s"
+        )
+
+
+def spoil_codes(tx: Transaction, approver: str, steps: Iterable[int], reply_id: str) -> None:
+    """Take one-time codes that stood in a reply and were not used by it: whoever has read it knows them."""
+    for step in steps:
+        tx.connection.execute(
+            insert_or_not(codes).values(approver=approver, step=step, reply_id=reply_id).on_conflict_do_nothing()
+        )
+
+
+def insert_wrong_code(tx: Transaction, reply_id: str, draft_id: str, approver: str) -> None:
+    """Count a wrong code."""
+    tx.connection.execute(insert(wrong_codes).values(reply_id=reply_id, draft_id=draft_id, approver=approver))
+
+
+def wrong_codes_given(connection: Connection, draft_id: str, approver: str, *, since: int) -> tuple[int, int]:
+    """How many wrong codes came in one approver's name: for this draft, and since an instant for any."""
+    query = (
+        select(wrong_codes.c.draft_id, replies.c.received_at)
+        .join(replies, replies.c.id == wrong_codes.c.reply_id)
+        .where(wrong_codes.c.approver == approver)
+        .where(or_(wrong_codes.c.draft_id == draft_id, replies.c.received_at >= since))
+    )
+    rows = connection.execute(query).all()
+    return sum(row.draft_id == draft_id for row in rows), sum(row.received_at >= since for row in rows)
 
 
 def reject_if_pending(

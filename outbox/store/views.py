@@ -17,14 +17,18 @@ from outbox.store.schema import (
     attempts,
     drafts,
     grants,
-    messages,
+    proofs,
     recipients,
     rejections,
     replies,
     requests,
+    resubmissions,
+    seen_signatures,
+    tellings,
     workers,
 )
 
+MOST_LETTERS = 50
 _NOT_THROUGH = [state.value for state in (State.FAILED, State.EXPIRED, State.CANCELLED)]
 
 
@@ -105,6 +109,7 @@ class DraftView:
     error: tuple[str, str] | None
     rejection: RejectionView | None
     grants: tuple[GrantView, ...]
+    resubmitted: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,15 @@ class ReplyView:
     verdict: str
     counted: bool
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProofView:
+    """How it was known who wrote approvals: by what, and for DKIM whose key under which selector."""
+
+    method: str
+    domain: str
+    selector: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +194,7 @@ def story(connection: Connection, draft_id: str) -> Story:
 def _draft_view(connection: Connection, row: Row[tuple[object, ...]]) -> DraftView:
     granted = connection.execute(select(grants).where(grants.c.draft_id == row.id).order_by(grants.c.at)).all()
     rejected = connection.execute(select(rejections).where(rejections.c.draft_id == row.id)).one_or_none()
+    again = select(resubmissions.c.reason).where(resubmissions.c.draft_id == row.id)
     return DraftView(
         id=row.id,
         kind=row.kind,
@@ -198,6 +213,7 @@ def _draft_view(connection: Connection, row: Row[tuple[object, ...]]) -> DraftVi
         error=(row.error_code, row.error_message) if row.error_code is not None else None,
         rejection=RejectionView(rejected.approver, rejected.reason, rejected.at) if rejected else None,
         grants=tuple(GrantView(one.approver, one.channel, one.at, one.expires_at) for one in granted),
+        resubmitted=connection.execute(again).scalar_one_or_none(),
     )
 
 
@@ -283,27 +299,69 @@ def is_recorded(connection: Connection, mailbox: str, uid: str) -> bool:
     )
 
 
-def was_seen(connection: Connection, raw_digest: bytes, message_id: str) -> bool:
-    """Whether the same octets or the same Message-ID came before, or left through this outbox."""
+def was_renumbered(connection: Connection, mailbox: str, raw_digest: bytes, prefix: str) -> bool:
+    """Whether these octets were taken from this mailbox under a uid that does not begin with `prefix`."""
+    query = select(replies.c.id).where(
+        replies.c.digest == raw_digest, replies.c.mailbox == mailbox, not_(replies.c.uid.startswith(prefix))
+    )
+    return connection.execute(query).first() is not None
+
+
+def oldest_asked(connection: Connection) -> int | None:
+    """When the oldest request was made whose draft has not ended, or whose approver does not know that it has."""
+    query = (
+        select(func.min(requests.c.created_at))
+        .select_from(tellings.join(requests, requests.c.id == tellings.c.request_id))
+        .where(text("tellings.told_at IS NULL"))
+    )
+    found: int | None = connection.execute(query).scalar_one()
+    return found
+
+
+def last_counted_reply(connection: Connection, draft_id: str) -> str:
+    """The Message-ID of the newest reply that counted for a draft; empty where there is none that can be named."""
+    query = (
+        select(replies.c.message_id)
+        .where(text("counted = 1"), replies.c.draft_id == draft_id)
+        .order_by(replies.c.received_at.desc())
+    )
+    return connection.execute(query).scalars().first() or ""
+
+
+def has_counted_reply(connection: Connection) -> bool:
+    """Whether any reply has counted so far."""
+    return connection.execute(select(replies.c.id).where(text("counted = 1")).limit(1)).first() is not None
+
+
+def proofs_of(connection: Connection, approver: str, *, limit: int = 20) -> list[ProofView]:
+    """How the approvals of `approver` were proved, each way once."""
+    query = select(proofs.c.method, proofs.c.domain, proofs.c.selector).where(
+        func.lower(proofs.c.approver) == approver.lower()
+    )
+    rows = connection.execute(query.distinct().order_by(proofs.c.domain, proofs.c.selector).limit(limit))
+    return [ProofView(row.method, row.domain, row.selector) for row in rows]
+
+
+def was_seen(connection: Connection, raw_digest: bytes, message_id: str, signatures: Sequence[bytes]) -> bool:
+    """Whether the same octets, Message-ID or DKIM signature came before, or the Message-ID left through this outbox."""
     came = select(replies.c.id).where(
         or_(replies.c.digest == raw_digest, and_(replies.c.message_id == message_id, replies.c.message_id != ""))
     )
     left = select(drafts.c.id).where(drafts.c.message_id == message_id)
-    return connection.execute(came).first() is not None or connection.execute(left).first() is not None
+    signed = select(seen_signatures.c.reply_id).where(seen_signatures.c.digest.in_(signatures))
+    return any(connection.execute(query).first() is not None for query in (came, left, signed))
 
 
-def letters_about(connection: Connection, draft_id: str) -> list[bytes]:
-    """The octets of what approvers were written about a draft: requests and answers."""
-    carried = select(requests.c.carrier_id).where(requests.c.draft_id == draft_id)
-    answered = select(replies.c.answer_id).where(replies.c.draft_id == draft_id, text("answer_id IS NOT NULL"))
-    query = select(messages.c.octets).where(messages.c.draft_id.in_(carried.union(answered)))
+def letters_about(connection: Connection, draft_id: str) -> list[str]:
+    """The ids of what approvers were written about a draft: requests, reminders and answers, as far as rows say so."""
+    query = select(drafts.c.id).where(text("about IS NOT NULL"), drafts.c.about == draft_id).limit(MOST_LETTERS)
     return list(connection.execute(query).scalars())
 
 
-def answers_given(connection: Connection, draft_id: str) -> int:
-    """How many replies about a draft were answered."""
-    query = select(func.count()).where(replies.c.draft_id == draft_id, text("answer_id IS NOT NULL"))
-    return int(connection.execute(query).scalar_one())
+def answered_senders(connection: Connection, draft_id: str) -> list[str]:
+    """From whom each reply about a draft was that we answered."""
+    query = select(replies.c.sender).where(replies.c.draft_id == draft_id, text("answer_id IS NOT NULL"))
+    return list(connection.execute(query).scalars())
 
 
 def attempts_made(connection: Connection, draft_id: str) -> int:

@@ -67,6 +67,18 @@ class GapRefused:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A relay that let us in: its extensions with their words, TLS version, and the Unix time its certificate ends at.
+
+    Without TLS the last two are None.
+    """
+
+    extensions: tuple[tuple[str, str], ...]
+    tls: str | None
+    certificate_ends: int | None
+
+
 EnterGap = Callable[[], Awaitable[GapEntered | GapRefused]]
 
 
@@ -89,7 +101,8 @@ class SmtpTransport:
         connected = await self._connect()
         if isinstance(connected, NotSent):
             return connected
-        dialogue, extensions = connected
+        transport, extensions = connected
+        dialogue = Dialogue(transport)
         try:
             lacking = _lacking(envelope, octets, extensions)
             outcome = lacking or await self._transact(dialogue, envelope, octets, extensions, enter_gap)
@@ -99,7 +112,24 @@ class SmtpTransport:
         finally:
             dialogue.abort()
 
-    async def _connect(self) -> tuple[Dialogue, dict[str, str]] | NotSent:
+    async def examine(self) -> Examined | NotSent:
+        """Connect, secure and log in as `send` does, and leave without a MAIL command."""
+        connected = await self._connect()
+        if isinstance(connected, NotSent):
+            return connected
+        transport, extensions = connected
+        certificate = transport.get_extra_info("peercert") or {}
+        encrypted = transport.get_extra_info("ssl_object")
+        dialogue = Dialogue(transport)
+        dialogue.quit()
+        dialogue.abort()
+        return Examined(
+            extensions=tuple(sorted((name.upper(), words.strip()) for name, words in extensions.items())),
+            tls=encrypted.version() if encrypted is not None else None,
+            certificate_ends=ssl.cert_time_to_seconds(certificate["notAfter"]) if "notAfter" in certificate else None,
+        )
+
+    async def _connect(self) -> tuple[asyncio.Transport, dict[str, str]] | NotSent:
         relay = self._relay
         client = aiosmtplib.SMTP(
             hostname=relay.host,
@@ -123,7 +153,7 @@ class SmtpTransport:
             if not isinstance(transport, asyncio.Transport):
                 return NotSent(f"{relay.host}:{relay.port}: the connection was lost after EHLO")
             unless_handed_over.pop_all()
-        return Dialogue(transport), client.esmtp_extensions
+        return transport, client.esmtp_extensions
 
     async def _transact(
         self,
@@ -213,8 +243,8 @@ def _not_connected(relay: Relay, error: Exception) -> NotSent:
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
         reply = Reply(error.code, None, "login refused")
         return NotSent(f"{where}: the login was refused ({error.code})", halt=error.code // 100 != 4, reply=reply)
-    if _certificate_error(error):
-        return NotSent(f"{where}: its certificate could not be verified", halt=True)
+    if (wrong := _certificate_error(error)) is not None:
+        return NotSent(f"{where}: its certificate could not be verified: {wrong}", halt=True)
     if isinstance(error, aiosmtplib.SMTPResponseException):
         reply = Reply(error.code, None, " ".join(error.message.split())[:1000])
         return NotSent(f"{where}: {reply}", halt=error.code >= 500, reply=reply)
@@ -223,9 +253,10 @@ def _not_connected(relay: Relay, error: Exception) -> NotSent:
     return NotSent(f"{where}: {' '.join(str(error).split())}", halt=True)
 
 
-def _certificate_error(error: BaseException | None) -> bool:
+def _certificate_error(error: BaseException | None) -> str | None:
+    """OpenSSL's words for what is wrong with a certificate, if that is what is wrong."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+            return str(error.verify_message)
         error = error.__cause__ or error.__context__
-    return False
+    return None

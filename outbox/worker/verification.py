@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from outbox.core.address import comparable
 from outbox.core.draft import MICROSECONDS, Draft
 from outbox.core.errors import Code, VerificationFailed
 from outbox.core.grant import Grant, verify_grant
@@ -40,8 +41,8 @@ class Verifier:
         self._verify_grants(signed, grants, now)
 
     def _verify_recipients(self, draft: Draft) -> None:
-        known = {address.casefold() for address in (*self.approvers, *self.operators)}
-        strangers = [address for address in draft.envelope.recipients if address.casefold() not in known]
+        known = {comparable(address) for address in (*self.approvers, *self.operators)}
+        strangers = [address for address in draft.envelope.recipients if comparable(address) not in known]
         if strangers:
             raise VerificationFailed(
                 Code.SYSTEM_RECIPIENT, f"draft {draft.id}: {', '.join(strangers)} is neither approver nor operator"
@@ -60,7 +61,7 @@ class Verifier:
             return "no key of ours made its grant"
         if grant.draft_id != signed.draft.id or grant.digest != signed.digest:
             return "its grant is for something else"
-        if grant.approver.casefold() not in {approver.casefold() for approver in self.approvers}:
+        if comparable(grant.approver) not in {comparable(approver) for approver in self.approvers}:
             return f"{grant.approver} is not an approver any more"
         if not grant.at - CLOCK_GRACE <= now < grant.expires_at:
             return "its grant's time is not now"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.cli import zygote
 
 TIMEOUT = 60  # seconds
 
@@ -46,16 +46,10 @@ class Shell:
 
     def run(self, *words: str | bytes | Path, stdin: bytes = b"", **more: str) -> Done:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OUTBOX_", "CREDENTIALS_"))}
-        done = subprocess.run(
-            [sys.executable, "-m", "outbox", *words],
-            cwd=self.folder,
-            env=kept | self.environment | more,
-            input=stdin,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
+        code, out, err = zygote.run(
+            [os.fsdecode(word) for word in words], self.folder, kept | self.environment | more, stdin
         )
-        return Done(done.returncode, done.stdout.decode(), done.stderr.decode("utf-8", "replace"))
+        return Done(code, out.decode(), err.decode("utf-8", "replace"))
 
     def fails(self, code: int, *words: str | bytes | Path, stdin: bytes = b"", **more: str) -> dict[str, Any]:
         """A refusal: `code`, nothing on stdout, one JSON object on stderr; returns that object."""

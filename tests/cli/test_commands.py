@@ -8,6 +8,7 @@ import sqlite3
 
 import pytest
 
+from outbox.store.schema import REVISION
 from tests.cli.shell import Shell
 from tests.house import APPROVAL, FOUNDER, JANE, SALES, SECOND, House
 
@@ -33,6 +34,7 @@ DRAFT_KEYS = {
     "rejection",
     "grants",
     "settlement",
+    "resubmitted",
 }
 STORY_KEYS = DRAFT_KEYS | {"requests", "attempts"}
 ATTEMPT_KEYS = {
@@ -492,10 +494,10 @@ def test_an_agent_s_words_cannot_act_on_a_terminal(unsent: House, shell: Shell) 
 
 
 def test_the_database_says_its_revision(shell: Shell) -> None:
-    assert shell.run("db", "current").out == "0001\n"
-    assert shell.run("db", "current", "--json").data == {"revision": "0001", "head": "0001"}
-    assert shell.run("db", "upgrade").out == "at revision 0001\n"
-    assert shell.run("db", "upgrade", "--json").data == {"revision": "0001"}
+    assert shell.run("db", "current").out == f"{REVISION}\n"
+    assert shell.run("db", "current", "--json").data == {"revision": REVISION, "head": REVISION}
+    assert shell.run("db", "upgrade").out == f"at revision {REVISION}\n"
+    assert shell.run("db", "upgrade", "--json").data == {"revision": REVISION}
 
 
 @pytest.mark.parametrize(
@@ -519,14 +521,14 @@ def test_a_database_of_another_revision_is_refused_by_every_command(
 ) -> None:
     with unsent.connection() as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    assert re.search("revision 9999.*0001.*db upgrade", shell.says(78, *words))
+    assert re.search(f"revision 9999.*{REVISION}.*db upgrade", shell.says(78, *words))
 
 
 def test_a_database_of_a_newer_outbox_cannot_be_upgraded(unsent: House, shell: Shell) -> None:
     with unsent.connection() as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     assert shell.fails(78, "db", "upgrade")["error"] == "database_revision"
-    assert shell.run("db", "current", "--json").data == {"revision": "9999", "head": "0001"}
+    assert shell.run("db", "current", "--json").data == {"revision": "9999", "head": REVISION}
 
 
 def test_an_empty_database_is_refused_until_it_is_upgraded(shell: Shell) -> None:

@@ -347,18 +347,35 @@ def test_paths_in_the_file_are_relative_to_it(tmp_path: Path, unsent: House) -> 
     assert list((tmp_path / "far").iterdir()) == []
 
 
-# What this version cannot keep
+# Who is believed, and where replies come from
 
 
-@pytest.mark.parametrize("authenticity", ["dkim", "authentication-results", "code"])
-def test_replies_are_read_only_under_an_authenticity_that_can_be_kept(shell: Shell, authenticity: str) -> None:
-    found = refused(shell, "inbox", OUTBOX_APPROVAL__AUTHENTICITY=authenticity)
-    assert "approval.authenticity" in str(found["message"])
+@pytest.mark.parametrize("name", ["inbox", "explain"])
+@pytest.mark.parametrize(
+    ("setting", "value", "named"),
+    [
+        ("AUTHENTICITY", "authentication-results", "approval.authserv_id"),
+        ("AUTHENTICITY", "code", "outbox enrol founder@acme.example"),
+        ("CODE_FOR_KINDS", '["email"]', "outbox enrol founder@acme.example"),
+        ("CODE_FOR_RECIPIENTS", '["@bank.example"]', "outbox enrol founder@acme.example"),
+    ],
+)
+def test_replies_are_read_only_under_an_authenticity_that_can_be_kept(
+    shell: Shell, name: str, setting: str, value: str, named: str
+) -> None:
+    assert named in str(refused(shell, name, **{f"OUTBOX_APPROVAL__{setting}": value})["message"])
 
 
-def test_authenticity_none_must_be_written(shell: Shell) -> None:
+def test_authenticity_none_must_be_written_and_warns_at_every_start(shell: Shell) -> None:
+    assert "whoever knows the token is believed" in shell.run("inbox", "--once").err
     shell.without("approval.authenticity")
-    assert "approval.authenticity" in str(refused(shell, "inbox")["message"])
+    done = shell.run("inbox", "--once")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_authenticity_none_is_only_for_a_mailbox_on_loopback(shell: Shell) -> None:
+    found = refused(shell, "inbox", OUTBOX_MAILBOX__URL="imaps://mail.example", OUTBOX_MAILBOX__USERNAME="me")
+    assert "approval.authenticity" in str(found["message"])
 
 
 @pytest.mark.parametrize("host", ["mail.example.org", "192.0.2.1", "127.0.0.1.evil.example", "localhost.evil.example"])
@@ -366,9 +383,33 @@ def test_authenticity_none_is_only_for_a_relay_on_loopback(shell: Shell, host: s
     assert "approval.authenticity" in str(refused(shell, "inbox", OUTBOX_RELAY__HOST=host)["message"])
 
 
-def test_a_mailbox_that_this_version_cannot_read_is_refused(shell: Shell) -> None:
-    for url in ("imaps://host:993/INBOX", "maildir:", "Maildir"):
-        assert "mailbox.url" in str(refused(shell, "inbox", OUTBOX_MAILBOX__URL=url)["message"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "maildir:", "Maildir", "pop3s://mail.example", "imaps:///INBOX", "imap://mail.example",
+        "imaps://me:secret@mail.example", "imaps://mail.example?a=b",
+    ],
+)  # fmt: skip
+def test_a_mailbox_that_cannot_be_read_is_refused_without_what_may_be_its_password(shell: Shell, url: str) -> None:
+    found = str(refused(shell, "inbox", OUTBOX_MAILBOX__URL=url)["message"])
+    assert "mailbox.url" in found
+    assert "secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, "mailbox.username"),
+        ({"USERNAME": "me"}, "mailbox.password_file"),
+        ({"USERNAME": "me", "PASSWORD_FILE": "nowhere"}, "mailbox.password_file"),
+        ({"USERNAME": "me", "TOKEN_COMMAND": "'"}, "mailbox.token_command"),
+    ],
+)
+def test_a_mailbox_that_cannot_be_logged_into_is_refused(shell: Shell, given: dict[str, str], named: str) -> None:
+    environment = {f"OUTBOX_MAILBOX__{name}": value for name, value in given.items()}
+    environment |= {"OUTBOX_MAILBOX__URL": "imaps://mail.example", "OUTBOX_APPROVAL__AUTHENTICITY": "dkim"}
+    found = refused(shell, "inbox", **environment)
+    assert named in str(found["message"])
 
 
 def test_a_maildir_that_is_not_there_is_exit_69(shell: Shell) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import click
 import pytest
 
 from outbox.cli.main import outbox
+from tests.cli import zygote
 from tests.contracts.markdown import code, fences, page, rows, sections
 from tests.house import JANE, House
 
@@ -104,12 +105,9 @@ def documented_shape(section: str) -> object:
 
 
 def run(house: House, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "outbox", "--config", str(house.folder / "outbox.toml"), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = ["--config", str(house.folder / "outbox.toml"), *words]
+    code, out, err = zygote.run(line, Path.cwd(), dict(os.environ), b"")
+    return subprocess.CompletedProcess(line, code, out.decode(), err.decode())
 
 
 @pytest.fixture

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.markdown import Fence, fences, page
+from tests.contracts.markdown import ROOT, Fence, fences, page
 from tests.relay.recording import RecordingRelay
 
-PAGES = ("docs/tutorial.md", "README.md")
+HOWTOS = tuple(sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs" / "howto").glob("*.md")))
+PAGES = ("docs/tutorial.md", "README.md", *HOWTOS)
 RUN = {"sh", "console", "python"}
 SHOWN = {"", "text", "json", "toml", "ini", "mermaid"}  # languages of what is only looked at
 LEFT_OUT = (
@@ -125,11 +126,18 @@ def play(commands: list[Typed], environment: dict[str, str], folder: Path) -> li
     return printed
 
 
+def run_blocks(name: str) -> list[Fence]:
+    """The blocks of a page that are run."""
+    return [one for one in fences(page(name)) if one.language in RUN and not one.remark]
+
+
 def run_page(name: str, port: int, environment: dict[str, str], folder: Path) -> None:
     """Run every block of a page, and compare what is printed with what it says."""
-    blocks = [one for one in fences(page(name)) if one.language in RUN and not one.remark]
     commands = [
-        Typed(as_here(one.line, port), one.prints) for block in blocks for one in typed(block) if one.line.strip()
+        Typed(as_here(one.line, port), one.prints)
+        for block in run_blocks(name)
+        for one in typed(block)
+        if one.line.strip()
     ]
     for command, printed in zip(commands, play(commands, environment, folder), strict=False):
         if command.prints is not None:
@@ -155,9 +163,10 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, environment: dict[str, s
     assert sent.rstrip().endswith("\n\nDear Jane, here is the offer.")
 
 
-def test_README_does_what_it_says(tmp_path: Path, environment: dict[str, str]) -> None:  # noqa: N802  its name
+@pytest.mark.parametrize("name", [name for name in ("README.md", *HOWTOS) if run_blocks(name)])
+def test_a_page_does_what_it_says(name: str, tmp_path: Path, environment: dict[str, str]) -> None:
     with RecordingRelay() as relay:
-        run_page("README.md", relay.port, environment, tmp_path)
+        run_page(name, relay.port, environment, tmp_path)
 
 
 def test_three_dots_stand_for_anything_and_nothing_else_does() -> None:

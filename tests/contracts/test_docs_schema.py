@@ -17,7 +17,7 @@ def test_every_table_is_described_and_no_other() -> None:
 
 
 def test_every_index_is_named() -> None:
-    named = set(re.findall(r"`(\w+_\w+)`", SECTIONS["Tables"]))
+    named = set(re.findall(r"`(\w+_\w+)`", SECTIONS["Tables"])) - set(metadata.tables)
     assert named == {str(index.name) for table in metadata.tables.values() for index in table.indexes}
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -21,13 +22,16 @@ COMMANDS = {"", "every command", "draft", "inbox", "worker", "approve", "reject"
 
 
 def defaults(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Every setting's name and default."""
-    for name in type(model).model_fields:
+    """Every setting's name and default; those of a table by address under the name ADDRESS."""
+    for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from defaults(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            _, section = get_args(field.annotation)
+            yield from defaults(section(), f"{prefix}{name}.ADDRESS.")
 
 
 CODED = dict(defaults(Settings()))

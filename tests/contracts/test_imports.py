@@ -43,6 +43,9 @@ PLANTED = {
     "Only the worker claims": Planted("operator/desk.py", "from outbox.store.claims import complete_if_held"),
     "Only the inbox and the worker expire": Planted("drafter/room.py", "from outbox.store.expiry import overdue"),
     "Drafters insert no system drafts": Planted("drafter/room.py", "from outbox.store.notices import insert_system"),
+    "Only the mailbox speaks IMAP": Planted("inbox/room.py", "import imapclient"),
+    "Only the inbox verifies DKIM": Planted("worker/lane.py", "import dkim"),
+    "Only the inbox tells approvers": Planted("worker/lane.py", "from outbox.store.tellings import due_endings"),
     # Siblings in a layer are independent too, so one cannot be broken without the other.
     "Rooms reach each other through the database alone": Planted(
         "drafter/room.py", "from outbox.operator import Desk", (LAYERS,)

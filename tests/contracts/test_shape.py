@@ -17,7 +17,7 @@ BROAD = {
     ("worker/lane.py", "attempt"): "one bad row never stops the loop, and is never tried for ever",
     ("inbox/answering.py", "_take"): "one bad message never stops the loop",
     ("inbox/room.py", "run"): "the loop: what failed once is looked at again",
-    ("inbox/room.py", "_ask_about"): "one bad row never stops the loop, and is never asked about for ever",
+    ("inbox/asking.py", "_ask_about"): "one bad row never stops the loop, and is never asked about for ever",
 }
 
 

@@ -38,7 +38,13 @@ ELSEWHERE = {
     },
     "task": {"task": "asyncio's"},
     "result": {"Result": "of a callable, a type variable", "result": "of a callable"},
-    "step": {"Step": "of an SMTP transaction; an attempt has phases", "step": "the same"},
+    "step": {
+        "Step": "of an SMTP transaction; an attempt has phases",
+        "step": "the same, and of a one-time code (RFC 6238)",
+        "STEP": "of a one-time code",
+    },
+    "item": {"item": "what IMAP's FETCH asks for (RFC 3501), and of a list in a DKIM tag"},
+    "response": {"response": "of the demonstration's DNS server"},
     "payload": {"payload": "octets under a MAC; the email package's name for a part's inside"},
     "content": {
         "Content": "what a message is composed from, before there are octets",

@@ -31,6 +31,7 @@ DRAFT_CHANGES = {
     "created_at": DRAFT.created_at + 1,
     "expires_at": DRAFT.expires_at + 1,
     "thread": Thread("<a@x>"),
+    "resubmitted": "the price was corrected",
 }
 GRANT = Grant("g", DRAFT.id, b"d" * 32, "founder@acme.example", Channel.REPLY, 1, 2)
 GRANT_CHANGES = {

@@ -14,13 +14,10 @@ from pathlib import Path
 import pytest
 
 from outbox.clock import wall
-from outbox.core.lifecycle import EDGES
-from outbox.core.signing import KeyRing
 from tests.crash.held_relay import BOUND, LAST_LINE, HeldRelay
+from tests.crash.journals import assert_the_journal_holds
 from tests.house import FOUNDER, JANE, HandClock, House
 from tests.relay.recording import RecordingRelay, Sent
-from tests.store.replay import replayed
-from tests.store.stage import broken_links, journal_of
 
 ACTOR = Path(__file__).parent / "actor.py"
 SECONDS = 5  # of random verbs
@@ -48,21 +45,6 @@ def settled_for_random_verbs(house: House) -> None:
     house.set("thermal.system", count="100000")
     house.set("relay", retry="[1]", lanes="3")
     house.relay.refuse |= {"busy@customer.example": "451 4.3.0 later", "gone@customer.example": "550 5.1.1 no such"}
-
-
-def ring(house: House, name: str) -> KeyRing:
-    return KeyRing([(house.folder / "keys" / f"{name}.key").read_bytes()])
-
-
-def assert_the_journal_holds(house: House) -> None:
-    """Every chain verifies, and every draft is where its rows lead along EDGES."""
-    with house.connection() as connection:
-        recorded = journal_of(connection)
-        states = dict(connection.execute("SELECT id, state FROM drafts").fetchall())
-    drafted = [row for row in recorded if row.entry.writer.startswith("drafter:")]
-    assert broken_links(drafted, ring(house, "draft")) == []
-    assert broken_links([row for row in recorded if row not in drafted], ring(house, "grant")) == []
-    assert replayed(recorded, EDGES) == states
 
 
 def assert_no_draft_may_have_been_sent_twice(house: House) -> None:

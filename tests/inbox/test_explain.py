@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli import zygote
 from tests.house import FOUNDER, HOUR, SECOND
 from tests.inbox.letters import Asked, Letter, letters
 
@@ -18,8 +19,8 @@ ALL = [*letters("replies"), *letters("hostile")]
 
 
 def outbox(asked: Asked, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "outbox", "--config", str(asked.house.folder / "outbox.toml"), *arguments]
-    return subprocess.run(command, input=given, capture_output=True, check=False)
+    words = ["--config", str(asked.house.folder / "outbox.toml"), *arguments]
+    return subprocess.CompletedProcess(words, *zygote.run(words, Path.cwd(), dict(os.environ), given))
 
 
 def everything(folder: Path) -> dict[str, str]:

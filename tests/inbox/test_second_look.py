@@ -20,9 +20,13 @@ def outlook(quoted: str) -> str:
     return f"Ship it\n\n{'_' * 32}\n{HEAD}\n{quoted}"
 
 
-@pytest.mark.parametrize("quoted", [LETTER, "The agent asks.\n", "The agent\nasks. | price\n", ""])
+@pytest.mark.parametrize("quoted", [LETTER, "The agent asks.\n", "The agent\nasks. | price\n"])
 def test_an_unmarked_quote_of_our_text_from_its_beginning_is_one(quoted: str) -> None:
     assert read_verdict(outlook(quoted), originals=["Another letter.", LETTER]).verdict is Verdict.APPROVE
+
+
+def test_the_head_of_a_quote_with_nothing_of_ours_below_it_is_none() -> None:
+    assert read_verdict(outlook(""), originals=[LETTER]).verdict is Verdict.UNCLEAR
 
 
 @pytest.mark.parametrize(

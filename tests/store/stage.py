@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from outbox.core.canonical import sha256
 from outbox.core.draft import Draft, Envelope, uuid7
 from outbox.core.grant import Channel, Grant, sign_grant
 from outbox.core.lifecycle import Outcome, Room
@@ -100,12 +101,21 @@ class Stage:
         return uuid7(self.clock.now, self._ids.to_bytes(10, "big"))
 
     def signed(
-        self, draft_id: str | None = None, *, ttl: int = HOUR, agent: str = "agent", kind: str = "email"
+        self,
+        draft_id: str | None = None,
+        *,
+        ttl: int = HOUR,
+        agent: str = "agent",
+        kind: str = "email",
+        words: str | None = None,
+        resubmitted: str | None = None,
     ) -> SignedDraft:
+        """A draft; those with the same `words` have the same fingerprint."""
         made = draft_id or self.new_id()
         message = f"Subject: Offer\r\nMessage-ID: <{made}@acme.example>\r\n\r\nHello\r\n".encode()
-        draft = Draft(made, kind, agent, Envelope(SALES, (JANE,)), message, self.clock.now, self.clock.now + ttl)
-        return sign_draft(RING, draft, bytes(32))
+        now, envelope = self.clock.now, Envelope(SALES, (JANE,))
+        draft = Draft(made, kind, agent, envelope, message, now, now + ttl, resubmitted=resubmitted)
+        return sign_draft(RING, draft, sha256((words or made).encode()))
 
     def notice(self, draft_id: str | None = None, *, ttl: int = HOUR, about: str | None = None) -> SignedDraft:
         notice = Notice(APPROVAL, FOUNDER, "Alert", "Something happened.", self.clock.now + ttl, about)
@@ -120,7 +130,7 @@ class Stage:
     # The verbs, each in a transaction of its own
 
     def insert(self, draft_id: str | None = None, *, run: str = "1", key: str | None = None, **given: object) -> str:
-        signed = self.signed(draft_id, **given)  # type: ignore[arg-type]
+        signed = self.signed(draft_id, **({"words": key} | given))  # type: ignore[arg-type]
         now = self.clock.now
         return self.run(Room.DRAFTER, lambda tx: insert_pending(tx, signed, now=now, idempotency_key=key), run)
 

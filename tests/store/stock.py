@@ -11,8 +11,16 @@ from outbox.store.claims import Claim, end_worker_once, fail_if_held, finish_if_
 from outbox.store.expiry import expire_if_overdue
 from outbox.store.notices import insert_request
 from outbox.store.stop import cancel_if_not_sent
-from outbox.store.verdicts import ReplyRecord, insert_reply_once, reject_if_pending
+from outbox.store.verdicts import (
+    ReplyRecord,
+    insert_proof,
+    insert_reply_once,
+    insert_wrong_code,
+    reject_if_pending,
+    use_code_once,
+)
 from outbox.store.views import state_of
+from outbox.store.writer import Transaction
 from tests.house import FOUNDER, HOUR, SECOND
 from tests.store.stage import ROOMY_SYSTEM, Stage, report
 
@@ -29,6 +37,7 @@ def fill(stage: Stage) -> None:
     _ended(stage)
     stage.insert("pending", ttl=24 * HOUR, key="once")
     _asked(stage)
+    stage.insert("again", ttl=24 * HOUR, resubmitted="it was changed")
     stage.approved("approved", ttl=24 * HOUR)
     stage.insert_notice("notice", about="pending")
     for state in State:
@@ -89,4 +98,12 @@ def _asked(stage: Stage) -> None:
     stage.run(Room.INBOX, lambda tx: insert_request(tx, request, carrier, ask=1, now=now))
     stage.claim(heat=ROOMY_SYSTEM, attempt_id="try-of-carrier")
     reply = ReplyRecord("reply", "maildir", "uid", bytes(32), now, FOUNDER, "<1@x>", "pending", "unclear", False, "why")
-    stage.run(Room.INBOX, lambda tx: insert_reply_once(tx, reply))
+    signed = replace(reply, signatures=(bytes(32),))
+
+    def keep(tx: Transaction) -> None:
+        insert_reply_once(tx, signed)
+        insert_proof(tx, "reply", FOUNDER, method="dkim", domain="acme.example", selector="s1")
+        use_code_once(tx, FOUNDER, 1, "reply")
+        insert_wrong_code(tx, "reply", "pending", FOUNDER)
+
+    stage.run(Room.INBOX, keep)

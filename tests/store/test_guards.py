@@ -159,6 +159,7 @@ BREAKS = [
         for table, which in {
             "drafts": "WHERE id = 'pending'", "requests": "", "grants": "", "rejections": "",
             "attempts": "WHERE id = 'try-of-claimed'", "recipients": "", "replies": "", "journal": "", "workers": "",
+            "resubmissions": "", "proofs": "", "seen_signatures": "", "codes": "", "wrong_codes": "", "tellings": "",
         }.items()
     ),
     Break("drafts_kept", row("drafts", DRAFT, insert="INSERT OR REPLACE", idempotency_key="'once'")),
@@ -174,6 +175,13 @@ BREAKS = [
     ),
     Break("requests_spent", "UPDATE requests SET spent_at = NULL", ("UPDATE requests SET spent_at = 1",)),
     Break("requests_spent", "UPDATE requests SET spent_at = 2", ("UPDATE requests SET spent_at = 1",)),
+    *(
+        Break("tellings_once", f"UPDATE tellings SET {then}", (f"UPDATE tellings SET {first}",))
+        for first, then in (
+            ("told_at = 1", "told_at = NULL"), ("told_at = 1", "told_at = 2"), ("told_at = 1", "reminded_at = 1"),
+            ("reminded_at = 1", "reminded_at = NULL"), ("reminded_at = 1", "reminded_at = 2, told_at = 1"),
+        )
+    ),
     Break("workers_ended", "UPDATE workers SET ended_at = NULL WHERE id = 'w0'"),
     Break("workers_ended", "UPDATE workers SET ended_at = 9 WHERE id = 'w0'"),
     # Columns that never change: each of them is in FROZEN too
@@ -189,6 +197,12 @@ BREAKS = [
     Break("attempts_frozen", tried("claimed", "draft_id = 'approved'")),
     Break("recipients_frozen", "UPDATE recipients SET text = 'x'"),
     Break("replies_frozen", "UPDATE replies SET counted = 1"),
+    Break("resubmissions_frozen", "UPDATE resubmissions SET reason = 'x'"),
+    Break("proofs_frozen", "UPDATE proofs SET selector = 'x'"),
+    Break("seen_signatures_frozen", "UPDATE seen_signatures SET digest = zeroblob(32)"),
+    Break("codes_frozen", "UPDATE codes SET step = step + 1"),
+    Break("wrong_codes_frozen", "UPDATE wrong_codes SET approver = 'x'"),
+    Break("tellings_frozen", "UPDATE tellings SET approver = 'x'"),
     Break("journal_frozen", "UPDATE journal SET detail = '{}'"),
     # What a row may hold
     Break("drafts_state", moved("pending", "sent"), without=("drafts_edges",)),
@@ -327,6 +341,8 @@ MAY_CHANGE = {
     "attempts.text": "as it ends",
     "attempts.queue_id": "as it ends",
     "attempts.ended_at": "as it ends",
+    "tellings.reminded_at": "once",
+    "tellings.told_at": "once",
     "workers.host": "it has no authority",
     "workers.pid": "it has no authority",
     "workers.ended_at": "once",

@@ -27,6 +27,7 @@ from outbox.store.revision import current, expected_guards, refuse_altered, refu
 from outbox.store.schema import REVISION, metadata
 from outbox.store.selftest import refuse_untrustworthy
 from outbox.store.triggers import TRIGGERS
+from tests.cli import zygote
 from tests.house import House
 from tests.relay.recording import RecordingRelay
 from tests.store.stage import Stage, dump
@@ -186,10 +187,13 @@ COMMANDS = {
     "inbox explain": ["reply.eml"],
     "replies": [],
     "worker": ["--drain"],
+    "up": [],
 }
 WORK_ON_ANY_REVISION = {
     "init": "it makes a database of its own",
     "demo": "it makes a database of its own",
+    "enrol": "it opens no database",
+    "doctor": "it says so among its findings",
     "db upgrade": "it is the remedy",
     "db current": "it says which revision it is",
 }
@@ -210,14 +214,8 @@ def leaves(group: click.Group, path: str = "") -> set[str]:
 
 
 def outbox_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "outbox", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    code, out, err = zygote.run([*arguments], folder, dict(os.environ), b"")
+    return subprocess.CompletedProcess(arguments, code, out.decode(), err.decode())
 
 
 @pytest.fixture
