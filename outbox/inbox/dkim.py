@@ -21,7 +21,7 @@ from outbox.core.errors import Unavailable
 from outbox.inbox.boundary import bears_out
 from outbox.inbox.incoming import LARGEST_MESSAGE, Incoming
 from outbox.inbox.proof import Proof, Unproven
-from outbox.inbox.signature import UNREADABLE, Key, Signature, parse_key, parse_signature, why_not_modern
+from outbox.inbox.signature import TRACE, UNREADABLE, Key, Signature, parse_key, parse_signature, why_not_modern
 
 MOST_SIGNATURES = 10  # looked at
 MOST_TRIED = 4  # for which DNS is asked
@@ -36,7 +36,6 @@ _ONCE = {
 }  # fmt: skip
 _EMPTY = b"\r\n"
 _RECIPIENTS = {"to", "cc"}
-_TRACE = {"received"}  # Purelymail signs it; every relay adds one on top
 # Outside the tree of loggers, so that no settings let it write a stranger's text into the log.
 _SILENT = logging.Logger("dkimpy", logging.CRITICAL + 1)  # noqa: LOG001  see above
 
@@ -237,7 +236,7 @@ def _why_fields_are_open(signature: Signature, signed: _Signed) -> str | None:
     recipients = covered & _RECIPIENTS
     if recipients and not recipients & signed.addressed:
         return "covers recipients that the approval address is none of"
-    twice = next((name for name in sorted(covered - _TRACE) if counted[name] > 1), None)
+    twice = next((name for name in sorted(covered - TRACE) if counted[name] > 1), None)
     return f"covers {twice[:40].title()}, which the message has twice" if twice is not None else None
 
 

@@ -297,6 +297,9 @@ class _Page:
         words = line.strip(" \u00a0")
         if words == "--" and line.endswith((" ", "\u00a0")):
             words = "-- "  # the mark of a signature (RFC 3676 4.3)
+        indented = any(one.name == "blockquote" for one in self._open)
+        if words and indented and not self._quotes and not any(self._lines):
+            raise _unreadable("begins with a blockquote, which may be somebody else's words")
         self._lines.append(f"> {words}" if self._quotes else words)
 
 

@@ -30,11 +30,11 @@ def reply(asked: Asked, text: str, **given: str | None) -> None:
 
 
 def news(house: House, draft_id: str, to: str = FOUNDER) -> list[EmailMessage]:
-    """Look and send twice more; what an approver was told of a draft's end, as he got it."""
-    for _ in range(2):
-        house.clock.advance(SECOND)
-        house.inbox()
-        house.drain()
+    """Look twice more, and send; what an approver was told of a draft's end, as he got it."""
+    house.clock.advance(SECOND)
+    house.inbox()
+    house.inbox()
+    house.drain()
     letters = [message_from_bytes(one.octets, policy=policy.default) for one in house.relay.to(to)]
     told = [one for one in letters if str(one["Subject"]).partition("] ")[2].startswith(tuple(f"{n}: " for n in NEWS))]
     return [one for one in told if f"Draft {draft_id}" in text_of(one)]  # type: ignore[arg-type, misc]

@@ -180,6 +180,21 @@ def test_a_signed_letter_that_came_before_is_a_replay_however_its_signature_is_w
     assert said.why.startswith(("replay:", "authenticity:"))
 
 
+def test_a_signed_letter_that_came_before_is_a_replay_whatever_relays_put_on_top(make: Make) -> None:
+    """Purelymail signs the Received that it wrote itself; one more on top breaks no signature."""
+    guarded, fields = make("dkim"), ("date", "from", "subject", "in-reply-to", "received")
+    text = b"Content-Type: text/plain; charset=us-ascii\n\nYes\n--\nbut not before Jane agrees\n"
+    octets = guarded.asked.letter(text, Subject=f"Re: {guarded.asked.request['Subject']}")
+    hop = f"Received: from a.example by b.example; {guarded.asked.date()}\n".encode()
+    octets = signers()["provider"].sign(hop + octets, fields=fields)
+    guarded.asked.house.deliver(octets)
+    guarded.asked.house.inbox()
+    again = hop + octets.replace(b"\n--\n", b"\n-- \n").replace(b"<letter@", b"<new@")
+    said = guarded.explain(again)
+    assert said.reading.verdict is Verdict.APPROVE
+    assert said.why.startswith("replay:"), said.checks
+
+
 def test_an_old_approval_cannot_be_played_again_for_a_new_draft(asked: Asked) -> None:
     octets = asked.house.reply(asked.request, "Ship it").read_bytes()
     asked.house.inbox()

@@ -244,7 +244,7 @@ def test_a_page_made_to_exhaust_is_read_or_refused(bomb: str) -> None:
 WORDS = [*APPROVING, *REJECTING, *CANCELLING]
 WRAPPINGS = [
     "<div>{}</div>", "<p>{}</p>", "{}<br>", "<span>{}</span>", "<b>{}</b>",
-    "<table><tr><td>{}</td></tr></table>", "<div style='font-size:12pt'>{}</div>", "<blockquote>{}</blockquote>",
+    "<table><tr><td>{}</td></tr></table>", "<div style='font-size:12pt'>{}</div>",
     "<div class='gmail_quote'>{}</div>", "<li>{}", "<div><div>{}</div>",
     "{}</div></div>", "<!-- x -->{}", "<p>{}", "<a href='x'>{}</a>", "<pre>{}</pre>",
 ]  # fmt: skip
@@ -298,3 +298,9 @@ def test_a_page_in_a_quote_gives_no_verdict(page: str) -> None:
     if "blockquote" not in page and "table" not in page:
         letter = letter_of(f"{HTML}<blockquote type=cite>{page}</blockquote>")
         assert read_letter_verdict(letter).verdict is Verdict.UNCLEAR
+
+
+def test_a_page_that_begins_with_an_indented_paragraph_is_not_read() -> None:
+    with pytest.raises(PolicyRefused, match="begins with a blockquote"):
+        text_of_html("<p></p><blockquote>Ship it</blockquote>")
+    assert "but ask Bob" in text_of_html("<p>Ship it</p><blockquote>but ask Bob</blockquote>")

@@ -18,10 +18,10 @@ PARTNER = "partner@acme.example"
 
 
 def reminders(house: House, draft_id: str, to: str = FOUNDER) -> list[EmailMessage]:
-    """Look and send twice; the reminders of one draft that an approver got so far."""
-    for _ in range(2):
-        house.inbox()
-        house.drain()
+    """Look twice, and send; the reminders of one draft that an approver got so far."""
+    house.inbox()
+    house.inbox()
+    house.drain()
     letters = [message_from_bytes(one.octets, policy=policy.default) for one in house.relay.to(to)]
     asking = [one for one in letters if "] Expires soon, send this? " in str(one["Subject"])]
     return [one for one in asking if f"Draft {draft_id}" in text_of(one)]  # type: ignore[arg-type, misc]

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from functools import cache
 
 import pytest
 from pyotp import TOTP
 
 from outbox import inbox
 from outbox.core.errors import Code, TryLater
-from tests.house import APPROVAL, FOUNDER, HOUR, SECOND, House
+from tests.house import APPROVAL, FOUNDER, HOUR, SECOND, HandClock, House
 from tests.inbox.letters import Asked, text_of
 from tests.inbox.signing import Signer, ed25519_key
 from tests.inbox.zone import Zone
@@ -30,6 +31,14 @@ def enrol(house: House, approver: str = FOUNDER) -> None:
     file.chmod(0o600)
 
 
+@cache
+def never_shown() -> tuple[str, ...]:
+    """Codes that are shown neither on the day before a house's clock begins nor on the next."""
+    totp, start = TOTP(SECRET), HandClock().now // SECOND
+    shown = {totp.at(start + 30 * step) for step in range(-2900, 2900)}
+    return tuple(code for code in map("{:06}".format, range(1000)) if code not in shown)
+
+
 @dataclass
 class Phone:
     """The approver's mail client and his authenticator."""
@@ -42,9 +51,8 @@ class Phone:
         return str(TOTP(SECRET).at(self.house.clock.now // SECOND - ago))
 
     def wrong(self, number: int = 0) -> str:
-        """A code that was never shown near now."""
-        shown = {self.code(30 * step) for step in range(-5, 2900)}
-        return [code for code in map("{:06}".format, range(10_000)) if code not in shown][number]
+        """A code that was not shown for a day, and is not for another."""
+        return never_shown()[number]
 
     def reply(
         self, *lines: str, request: EmailMessage | None = None, signer: Signer | None = None, sender: str = FOUNDER
