@@ -190,6 +190,7 @@ def test_what_is_owed_a_reply_is_waited_for_and_told(tmp_path: Path) -> None:
         assert house.story(draft.id).draft.state is State.COMPLETED
 
 
+@pytest.mark.torture
 def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path) -> None:
     with ScriptedRelay(then=HELD_IN_GAP) as relay:
         house = House.build(tmp_path, relay)
@@ -233,6 +234,7 @@ def test_without_a_database_nothing_is_started(unsent: House, shell: Shell) -> N
     assert shell.fails(78, "up")["error"] == "database_missing"
 
 
+@pytest.mark.torture
 def test_warnings_of_the_children_pass_through_and_a_draft_s_own_alert_does_not(house: House) -> None:
     house.relay.refuse[JANE] = "550 5.1.1 no such person"
     with up(house) as running:
@@ -243,6 +245,7 @@ def test_warnings_of_the_children_pass_through_and_a_draft_s_own_alert_does_not(
         assert [line for line in running.lines if line.count("no such person") and "worker: " in line] == []
 
 
+@pytest.mark.torture
 def test_where_nobody_listens_any_more_both_end_and_what_is_being_sent_is_waited_for(tmp_path: Path) -> None:
     with ScriptedRelay(then=HELD_IN_GAP) as relay:
         house = House.build(tmp_path, relay)
@@ -268,6 +271,7 @@ def test_where_nobody_listens_any_more_both_end_and_what_is_being_sent_is_waited
         assert house.rows("SELECT count(*) FROM workers WHERE ended_at IS NULL") == [(0,)]
 
 
+@pytest.mark.torture
 def test_what_a_terminal_has_no_letters_for_is_spelled_out(house: House) -> None:
     with up(house, PYTHONIOENCODING="latin-1") as running:
         house.draft(subject="Offer \u2713")
@@ -281,6 +285,7 @@ def test_a_relay_that_is_not_there_is_told(tmp_path: Path) -> None:
         running.wait_for(r'not sent yet, "Offer": 127\.0\.0\.1:1: .*; it is tried again at \d\d:\d\d:\d\d$')
 
 
+@pytest.mark.torture
 def test_what_a_stranger_wrote_reaches_the_terminal_as_text_alone(house: House) -> None:
     with up(house) as running:
         draft = house.draft()
@@ -290,6 +295,7 @@ def test_what_a_stranger_wrote_reaches_the_terminal_as_text_alone(house: House) 
         assert len(line) < 400
 
 
+@pytest.mark.torture
 def test_in_json_each_event_is_an_object_and_so_is_each_warning(house: House) -> None:
     with up(house, "--json") as running:
         draft = house.draft()

@@ -18,7 +18,7 @@ from tests.house import JANE, SALES, House
 from tests.relay.recording import RecordingRelay
 
 HEADERS = ["from", "to", "subject", "message-id", "x-outbox-draft", "content-type", "mime-version"]
-MANY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 NASTY = st.sampled_from(
     [
         "\r",

@@ -158,7 +158,7 @@ REASONS: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("reason", seeds(REASONS, 2))
 def test_a_rejection_with_a_reason_that_exhausts_rejects(asked: Asked, bunker: Bunker, reason: str) -> None:
     asked.house.deliver(asked.letter(TEXT + b"Reject\n" + REASONS[reason]()))
     assert whole(ended := bunker.look(asked.house)), ended
@@ -209,7 +209,7 @@ def test_headers_made_to_exhaust_cost_no_more_together(asked: Asked, bunker: Bun
 STRANGERS = ["attributions", "half a million parts", "lines with one letter", "multiparts 45 deep with many lines"]
 
 
-@pytest.mark.parametrize("bomb", STRANGERS)
+@pytest.mark.parametrize("bomb", seeds(STRANGERS, 2))
 def test_a_stranger_who_guesses_no_token_cannot_keep_the_inbox_busy(asked: Asked, bunker: Bunker, bomb: str) -> None:
     """The token here has our form and nothing more: anyone who knows the approval address can send this."""
     made_up = f"approve+{asked.words()['TOKEN_FLIPPED']}@acme.example"
@@ -228,7 +228,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", ["relaxed", "simple"])
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", seeds(BODIES, 3))
 def test_a_text_made_to_exhaust_who_checks_its_signature_costs_no_more(
     asked: Asked, bunker: Bunker, zone: Zone, body: str, kind: str
 ) -> None:
