@@ -20,7 +20,7 @@ demo: $(STAMP)
 	@$(BIN)/outbox demo
 
 test: $(STAMP) servers
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -n 3 --dist worksteal  # tests wait for servers and processes, so two cores keep three busy
 
 torture: $(STAMP) servers
 	@$(BIN)/pytest -n 2 --dist worksteal -m torture
