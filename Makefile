@@ -23,7 +23,8 @@ test: $(STAMP) servers
 	@$(BIN)/pytest -n 3 --dist worksteal  # tests wait for servers and processes, so two cores keep three busy
 
 torture: $(STAMP) servers
-	@$(BIN)/pytest -n 2 --dist worksteal -m torture
+	@rm -f .torture; TORTURE_TABLE=$(CURDIR)/.torture $(BIN)/pytest -n 2 --dist worksteal -m torture; code=$$?; \
+	  $(BIN)/python -m tests.crash.faults_table .torture; exit $$code
 
 # Not pinned with the rest: nothing else needs it, and it has wheels for Python 3.11 to 3.13 on Linux alone.
 FUZZ_SECONDS ?= 60

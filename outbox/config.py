@@ -6,7 +6,6 @@ line naming the setting, before anything is opened. Every setting is described i
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import tomllib
@@ -22,7 +21,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from outbox.core.address import comparable, without_extension
+from outbox.contradictions import invalid, is_loopback, refuse_contradictions
+from outbox.core.address import comparable
 from outbox.core.errors import Code, ConfigError
 from outbox.core.policy import Policy
 from outbox.core.signing import KeyRing
@@ -43,9 +43,12 @@ from outbox.sections import (
     ThermalSettings,
     WorkerSettings,
 )
+from outbox.supervisor import Supervision
 
 Value = TypeVar("Value")
-LONGEST_LOCAL_PART = 24
+PAUSED = "OUTBOX_PAUSED"
+MOST_KEYS = 10  # as credentials of one name
+_NO_SETTINGS = ("OUTBOX_CONFIG", PAUSED)
 
 
 class Settings(BaseSettings):
@@ -60,6 +63,8 @@ class Settings(BaseSettings):
     )
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _credentials: Path | None = PrivateAttr(default=None)
+    _paused: bool = PrivateAttr(default=False)
+    _supervision: Supervision = PrivateAttr(default_factory=Supervision)
 
     database: DatabaseSettings = DatabaseSettings()
     keys: KeySettings = KeySettings()
@@ -86,6 +91,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment first, then the file (given as init arguments); nothing else is looked at."""
         return env_settings, init_settings
+
+    @property
+    def supervision(self) -> Supervision:
+        """What the supervisor that started this process asks for."""
+        return self._supervision
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether OUTBOX_PAUSED is in the environment, with whatever value but an empty one."""
+        return self._paused
 
     def path(self, setting: Path) -> Path:
         """A path as it is written, relative to the settings file."""
@@ -136,11 +151,24 @@ class Settings(BaseSettings):
             raise ConfigError(Code.SETTING_MISSING, f"keys.{name}: no key file is listed", field=f"keys.{name}")
         return KeyRing([read_key(file, f"keys.{name}", in_credentials=held) for file, held in files])
 
+    def record_ring(self, name: Literal["draft", "grant"]) -> KeyRing:
+        """The keys in use and those put away: for ledger, journal and receipts alone, never for what may be sent."""
+        listed = self._key_files(name, getattr(self.keys, name))
+        folders = dict.fromkeys(file.parent for file, _ in listed)
+        away = [(file, False) for folder in folders for file in sorted(folder.glob(f"retired/{name}-*.key*"))]
+        if self._credentials is not None:
+            away += [(file, True) for file in sorted(self._credentials.glob(f"retired_{name}-*.key*"))]
+        octets = [read_key(file, f"keys.{name}", in_credentials=held) for file, held in (*listed, *away)]
+        if not octets:
+            raise ConfigError(Code.SETTING_MISSING, f"keys.{name}: no key file is listed", field=f"keys.{name}")
+        return KeyRing(octets)
+
     def _key_files(self, name: str, listed: tuple[Path, ...]) -> list[tuple[Path, bool]]:
-        credential = self._credential(f"{name}.key")
-        if credential is not None:
-            return [(credential, True)]
-        return [(self.path(file), False) for file in listed]
+        """Where the keys are, newest first: `NAME.key`, `NAME.key.1` and on as credentials, else as listed."""
+        if self._credential(f"{name}.key") is None:
+            return [(self.path(file), False) for file in listed]
+        names = (f"{name}.key", *(f"{name}.key.{number}" for number in range(1, MOST_KEYS)))
+        return [(file, True) for each in names if (file := self._credential(each)) is not None]
 
     def _credential(self, name: str) -> Path | None:
         if self._credentials is None or not (self._credentials / name).is_file():
@@ -203,6 +231,8 @@ class Settings(BaseSettings):
             max_recipients=self.policy.max_recipients,
             max_ttl=self.policy.max_ttl,
             refuse_kinds=frozenset(self.policy.refuse_kinds),
+            return_path=self.relay.return_path,
+            archive=self.policy.archive,
         )
 
     @property
@@ -223,13 +253,13 @@ class Settings(BaseSettings):
     @property
     def relay_is_local(self) -> bool:
         """Whether the relay is on loopback."""
-        return self.relay.host is not None and _is_loopback(self.relay.host)
+        return self.relay.host is not None and is_loopback(self.relay.host)
 
     @property
     def mailbox_is_local(self) -> bool:
         """Whether replies are read from a Maildir, or from loopback."""
         url = self.mailbox.url or ""
-        return url.startswith("maildir:") or _is_loopback(urlsplit(url).hostname or "")
+        return url.startswith("maildir:") or is_loopback(urlsplit(url).hostname or "")
 
     @property
     def relay_security(self) -> Literal["tls", "starttls", "none"]:
@@ -249,15 +279,6 @@ def required(value: Value | None, name: str) -> Value:
     return value
 
 
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def load(named: Path | None = None) -> Settings:
     """Read settings from `named`, $OUTBOX_CONFIG or ./outbox.toml, under the environment. Raises ConfigError."""
     chosen = named or (Path(os.environ["OUTBOX_CONFIG"]) if os.environ.get("OUTBOX_CONFIG") else None)
@@ -269,7 +290,10 @@ def load(named: Path | None = None) -> Settings:
     settings._base = file.resolve().parent  # noqa: SLF001  set once, here, where it is known
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     settings._credentials = Path(directory) if directory else None  # noqa: SLF001
-    _refuse_contradictions(settings)
+    told = [os.environ.get(name) for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")]
+    settings._supervision = Supervision.parse(*told)  # noqa: SLF001
+    settings._paused = bool(os.environ.get(PAUSED))  # noqa: SLF001
+    refuse_contradictions(settings)
     return settings
 
 
@@ -286,7 +310,7 @@ def parse_text(text: str) -> None:
         written = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(Code.CONFIG_INVALID, f"that cannot be written as TOML: {error}", field="init") from error
-    _refuse_contradictions(_parse(written))
+    refuse_contradictions(_parse(written))
 
 
 def _parse(written: dict[str, Any]) -> Settings:
@@ -298,7 +322,7 @@ def _parse(written: dict[str, Any]) -> Settings:
         if first["type"] == "extra_forbidden":
             raise ConfigError(Code.CONFIG_UNKNOWN, f"{name} is not a setting of this version", field=name) from None
         words = first["msg"].removeprefix("Value error, ")
-        raise _invalid(name, words) from None
+        raise invalid(name, words) from None
     except SettingsError as error:
         raise ConfigError(Code.CONFIG_INVALID, f"the environment: {error}", field="environment") from None
 
@@ -306,7 +330,7 @@ def _parse(written: dict[str, Any]) -> Settings:
 def _refuse_wrong_variables() -> None:
     """Raise ConfigError for a name that is no setting, or a list or section that is not JSON."""
     for variable, value in os.environ.items():
-        if not variable.upper().startswith("OUTBOX_") or variable == "OUTBOX_CONFIG":
+        if not variable.upper().startswith("OUTBOX_") or variable in _NO_SETTINGS:
             continue
         model: Any = Settings
         path = variable.lower().removeprefix("outbox_").split("__")
@@ -319,72 +343,4 @@ def _refuse_wrong_variables() -> None:
             try:
                 json.loads(value)
             except ValueError:
-                raise _invalid(".".join(path), f"{variable} is not JSON; a list is [...]") from None
-
-
-def _refuse_contradictions(settings: Settings) -> None:
-    if 0 in settings.relay.retry and not settings.relay_is_local:
-        raise _invalid("relay.retry", "0 is only for a relay on loopback")
-    if settings.policy.default_ttl > settings.policy.max_ttl:
-        raise _invalid("policy.default_ttl", "it is longer than policy.max_ttl")
-    if settings.approval.authenticity == "authentication-results" and settings.approval.authserv_id is None:
-        raise _invalid("approval.authserv_id", "authentication-results needs the name of the server to believe")
-    _refuse_unused_proofs(settings)
-    _refuse_wrong_approvers(settings)
-    _refuse_wrong_mailbox(settings.mailbox)
-    if settings.approval.address is not None:
-        _refuse_wrong_address(settings, settings.approval.address)
-
-
-def _refuse_unused_proofs(settings: Settings) -> None:
-    """Raise ConfigError for a setting of one kind of proof where another is asked for: nothing is there for nothing."""
-    approval = settings.approval
-    if approval.authenticity != "authentication-results" and (approval.authserv_id or approval.received_by):
-        name = "approval.authserv_id" if approval.authserv_id else "approval.received_by"
-        raise _invalid(
-            name, f'it is for authentication-results, and approval.authenticity is "{approval.authenticity}"'
-        )
-    for address, said in settings.approver.items():
-        if approval.authenticity != "dkim" and (said.domains or said.selectors):
-            name = f'approver."{address}".{"domains" if said.domains else "selectors"}'
-            raise _invalid(name, f'it is for dkim, and approval.authenticity is "{approval.authenticity}"')
-
-
-def _refuse_wrong_approvers(settings: Settings) -> None:
-    approvers = {comparable(address) for address in settings.approval.approvers}
-    for address, said in settings.approver.items():
-        name = f'approver."{address}"'
-        if comparable(address) not in approvers:
-            raise _invalid(name, "this address is not in approval.approvers")
-        others = approvers - {comparable(address)}
-        if taken := [also for also in said.also if comparable(also) in others]:
-            raise _invalid(f"{name}.also", f"{taken[0]} is another approver")
-        address_of_ours = settings.approval.address
-        if address_of_ours and without_extension(address_of_ours) in map(without_extension, said.also):
-            raise _invalid(f"{name}.also", f"{address_of_ours} is the approval address, which is no person's")
-
-
-def _refuse_wrong_mailbox(mailbox: MailboxSettings) -> None:
-    if mailbox.url is None or mailbox.url.startswith("maildir:"):
-        return
-    parts = urlsplit(mailbox.url)
-    if parts.scheme not in {"imaps", "imap"} or not parts.hostname or parts.username or parts.password or parts.query:
-        raise _invalid("mailbox.url", '"maildir:PATH", or "imaps://HOST:993/FOLDER" without a login in it')
-    if parts.scheme == "imap" and not _is_loopback(parts.hostname):
-        raise _invalid("mailbox.url", "imap:// is in clear, and only for a server on loopback; write imaps://")
-
-
-def _refuse_wrong_address(settings: Settings, address: str) -> None:
-    if len(address.rpartition("@")[0].encode()) > LONGEST_LOCAL_PART:
-        words = f"at most {LONGEST_LOCAL_PART} octets before the @, so that a reply token fits"
-        raise _invalid("approval.address", words)
-    if "+" in address:
-        raise _invalid("approval.address", "it is extended with +TOKEN, and has no + itself")
-    one_account = settings.approval.authenticity == "code"
-    if not one_account and without_extension(address) in map(without_extension, settings.approval.approvers):
-        words = f'{address} is the approval address; an approver has a mailbox of his own, or authenticity is "code"'
-        raise _invalid("approval.approvers", words)
-
-
-def _invalid(name: str, words: str) -> ConfigError:
-    return ConfigError(Code.CONFIG_INVALID, f"{name}: {words}", field=name)
+                raise invalid(".".join(path), f"{variable} is not JSON; a list is [...]") from None

@@ -118,6 +118,7 @@ class PolicySettings(_Section):
     default_ttl: Duration = 86400
     max_ttl: Duration = 30 * 86400
     refuse_kinds: tuple[str, ...] = ()
+    archive: Address | None = None
 
 
 class WordSettings(_Section):
@@ -190,6 +191,7 @@ class RelaySettings(_Section):
     timeout: Duration = 60
     final_timeout: Duration = 600
     retry: Annotated[tuple[Retry, ...], Field(min_length=1)] = (60, 300, 1800, 7200)
+    return_path: Address | None = None
 
 
 class GateSettings(_Section):
@@ -213,10 +215,21 @@ class DnsSettings(_Section):
     nameservers: tuple[Nameserver, ...] = ()
 
 
+class EvidenceMailbox(_Section):
+    """Whose Sent and archive folders the operator looks into; empty means those of `mailbox`. IMAP only."""
+
+    url: str | None = None
+    username: str = ""
+    password_file: Path | None = None
+
+
 class ReconcileSettings(_Section):
     """Whether what provably was not sent is let go without a person."""
 
     auto_release: Literal["proven", "never"] = "proven"
+    folders: tuple[str, ...] = ("Sent", "Archive")
+    command: Annotated[str, AfterValidator(_command)] = ""
+    mailbox: EvidenceMailbox = EvidenceMailbox()
 
 
 class WorkerSettings(_Section):

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outbox import __version__
+from outbox.cli.desk import backup, fence, pause, reconcile, redraft, resume, status
+from outbox.cli.journal import journal, receipt
+from outbox.cli.keys import keys
 from outbox.cli.logs import configure
+from outbox.cli.options import as_json, quietly, read_input, read_text, settings
 from outbox.cli.render import (
     draft_json,
     draft_line,
@@ -27,12 +31,7 @@ from outbox.core.errors import Code, OutboxError, UsageError
 from outbox.core.lifecycle import State
 
 if TYPE_CHECKING:
-    from outbox.config import Settings
     from outbox.store.views import Story
-
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object (a line each for lists).")
-quietly = click.option("--quiet", is_flag=True, help="Log warnings only.")
-LARGEST_INPUT = 64 * 1024 * 1024
 
 
 def main() -> None:
@@ -80,32 +79,8 @@ def outbox(context: click.Context, config: Path | None) -> None:
     context.obj = config
 
 
-def _settings() -> Settings:
-    from outbox.config import load
-
-    return load(click.get_current_context().find_root().obj)
-
-
 def _print_story(story: Story, *, json: bool) -> None:
     click.echo(dumps(story_json(story)) if json else story_text(story))
-
-
-def _read_input(name: str) -> bytes:
-    try:
-        with click.open_file(name, "rb") as opened:
-            octets = bytes(opened.read(LARGEST_INPUT + 1))
-    except OSError as error:
-        raise UsageError(Code.FILE_UNREADABLE, f"{name} cannot be read: {error.strerror}", field=name) from None
-    if len(octets) > LARGEST_INPUT:
-        raise UsageError(Code.FILE_UNREADABLE, f"{name} is over 64 MiB", field=name)
-    return octets
-
-
-def _read_text(name: str) -> str:
-    try:
-        return _read_input(name).decode("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(Code.FILE_UNREADABLE, f"{name} is not UTF-8 text", field=name) from None
 
 
 @outbox.command()
@@ -143,8 +118,8 @@ def enrol(address: str, again: bool, show: bool, as_json: bool) -> None:
     from outbox.operator.enrolment import enrol as make
 
     refuse_onlookers(as_json=as_json, show=show)
-    settings = _settings()
-    show_enrolment(make(settings, address, again=again), settings, as_json=as_json, again=again)
+    found = settings()
+    show_enrolment(make(found, address, again=again), found, as_json=as_json, again=again)
 
 
 @outbox.command()
@@ -180,14 +155,14 @@ def draft(as_json: bool, idempotency_key: str | None, eml: str | None, **asked: 
     from outbox import drafter
     from outbox.cli.drafting import overrides, wanted
 
-    settings = _settings()
+    found = settings()
     if eml is not None:
-        octets, over = _read_input(eml), overrides(asked)
-        with drafter.open(settings) as room:
+        octets, over = read_input(eml), overrides(asked)
+        with drafter.open(found) as room:
             story = room.adopt(octets, over, idempotency_key=idempotency_key)
     else:
-        parts = wanted(asked, _read_text)
-        with drafter.open(settings) as room:
+        parts = wanted(asked, read_text)
+        with drafter.open(found) as room:
             story = room.draft(parts, idempotency_key=idempotency_key)
     click.echo(dumps(story_json(story)) if as_json else story.draft.id)
 
@@ -202,7 +177,7 @@ def list_command(as_json: bool, states: tuple[str, ...], system: bool, limit: in
     """List drafts, the oldest first."""
     from outbox import operator
 
-    with operator.read(_settings()) as records:
+    with operator.read(settings()) as records:
         found = records.drafts(states=[State(state) for state in states], system=system, limit=limit, after=after)
     for one in found:
         click.echo(dumps(draft_json(one)) if as_json else draft_line(one))
@@ -216,7 +191,7 @@ def show(draft_id: str, eml: bool, as_json: bool) -> None:
     """Tell the story of a draft."""
     from outbox import operator
 
-    with operator.read(_settings()) as records:
+    with operator.read(settings()) as records:
         if eml:
             sys.stdout.buffer.write(records.octets(draft_id))
         else:
@@ -232,7 +207,7 @@ def cancel(draft_id: str, as_json: bool) -> None:
     """Cancel a draft that has not left; one that is being sent is asked to stop."""
     from outbox import operator
 
-    with operator.open(_settings()) as desk:
+    with operator.open(settings()) as desk:
         _print_story(desk.cancel(draft_id), json=as_json)
 
 
@@ -244,7 +219,7 @@ def approve(draft_ids: tuple[str, ...], named: str | None, as_json: bool) -> Non
     """Approve drafts at the terminal, with the grant key; with @DIGEST only what `show` showed."""
     from outbox import operator
 
-    with operator.open(_settings(), verdicts=True) as desk:
+    with operator.open(settings(), verdicts=True) as desk:
         for draft_id in draft_ids:
             _print_story(desk.approve(draft_id, named=named), json=as_json)
 
@@ -258,7 +233,7 @@ def reject(draft_id: str, reason: str, named: str | None, as_json: bool) -> None
     """Reject a draft at the terminal."""
     from outbox import operator
 
-    with operator.open(_settings(), verdicts=True) as desk:
+    with operator.open(settings(), verdicts=True) as desk:
         _print_story(desk.reject(draft_id, reason=reason, named=named), json=as_json)
 
 
@@ -273,7 +248,7 @@ def inbox(context: click.Context, once: bool, quiet: bool) -> None:
     from outbox.inbox import open as open_room
 
     configure(logging.WARNING if once or quiet else logging.INFO)
-    with open_room(_settings()) as room:
+    with open_room(settings()) as room:
         if once:
             room.once()
         else:
@@ -287,7 +262,7 @@ def explain(file: str, as_json: bool) -> None:
     """Say what a raw message would do, check by check, without changing anything."""
     from outbox.inbox.room import explain as judge
 
-    judgement = judge(_settings(), _read_input(file))
+    judgement = judge(settings(), read_input(file))
     click.echo(dumps(judgement_json(judgement)) if as_json else judgement_text(judgement))
 
 
@@ -297,7 +272,7 @@ def replies(as_json: bool) -> None:
     """List the messages that carried a token of ours, and what became of each."""
     from outbox import operator
 
-    with operator.read(_settings()) as records:
+    with operator.read(settings()) as records:
         for reply in records.replies():
             click.echo(dumps(reply_json(reply)) if as_json else reply_line(reply))
 
@@ -310,7 +285,7 @@ def worker(drain: bool, quiet: bool) -> None:
     from outbox.worker import open as open_room
 
     configure(logging.WARNING if quiet else logging.INFO)
-    with open_room(_settings()) as room:
+    with open_room(settings()) as room:
         room.run(drain=drain)
 
 
@@ -321,9 +296,9 @@ def up(as_json: bool) -> None:
     from outbox import operator
     from outbox.cli.running import run
 
-    settings, config = _settings(), click.get_current_context().find_root().obj
-    with operator.read(settings) as records:
-        code = run(settings, records, config=str(config) if config is not None else None, as_json=as_json)
+    found, config = settings(), click.get_current_context().find_root().obj
+    with operator.read(found) as records:
+        code = run(found, records, config=str(config) if config is not None else None, as_json=as_json)
     sys.exit(code)
 
 
@@ -353,7 +328,7 @@ def upgrade(as_json: bool) -> None:
     """Bring the database to this version's revision."""
     from outbox.operator.setup import upgrade_settings_database
 
-    revision = upgrade_settings_database(_settings())
+    revision = upgrade_settings_database(settings())
     click.echo(dumps({"revision": revision}) if as_json else f"at revision {revision}")
 
 
@@ -363,8 +338,12 @@ def current(as_json: bool) -> None:
     """Say which revision the database is at."""
     from outbox.operator.desk import revision
 
-    found, wanted = revision(_settings())
+    found, wanted = revision(settings())
     if as_json:
         click.echo(dumps({"revision": found, "head": wanted}))
     else:
         click.echo(f"{found or 'none'}{'' if found == wanted else f' (this outbox works with {wanted})'}")
+
+
+for command in (reconcile, status, pause, resume, redraft, backup, fence, keys, journal, receipt):
+    outbox.add_command(command)

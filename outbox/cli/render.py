@@ -72,7 +72,14 @@ def draft_json(draft: DraftView) -> Json:
             }
             for grant in draft.grants
         ],
-        "settlement": None,
+        "settlement": {
+            "as": draft.settlement.settled_as,
+            "by": draft.settlement.by,
+            "note": draft.settlement.note,
+            "at": rfc3339(draft.settlement.at),
+        }
+        if draft.settlement
+        else None,
         "resubmitted": draft.resubmitted,
     }
 
@@ -130,8 +137,8 @@ def judgement_json(judgement: Judgement) -> Json:
 
 def draft_line(draft: DraftView) -> str:
     """One line of `outbox list`."""
-    recipients = ", ".join(draft.envelope.recipients)
-    return f"{draft.id}  {draft.state:<9}  {_moment(draft.created_at)}  {recipients}  {_shown(draft.subject)}"
+    recipients = shown(", ".join(draft.envelope.recipients))
+    return f"{draft.id}  {draft.state:<9}  {moment(draft.created_at)}  {recipients}  {shown(draft.subject)}"
 
 
 def story_text(story: Story) -> str:
@@ -139,28 +146,28 @@ def story_text(story: Story) -> str:
     draft = story.draft
     rows = [
         ("Draft", draft.id),
-        ("State", draft.state.value + (f" ({draft.error[0]}: {draft.error[1]})" if draft.error else "")),
-        ("From", draft.envelope.sender),
-        *(("To", address) for address in draft.envelope.to),
-        *(("Cc", address) for address in draft.envelope.cc),
-        *(("Bcc", address) for address in draft.envelope.bcc),
-        ("Subject", _shown(draft.subject)),
+        ("State", draft.state.value + (f" ({draft.error[0]}: {shown(draft.error[1])})" if draft.error else "")),
+        ("From", shown(draft.envelope.sender)),
+        *(("To", shown(address)) for address in draft.envelope.to),
+        *(("Cc", shown(address)) for address in draft.envelope.cc),
+        *(("Bcc", shown(address)) for address in draft.envelope.bcc),
+        ("Subject", shown(draft.subject)),
         ("Digest", draft.digest.hex()),
     ]
     head = "".join(f"{label:<9}{value}\n" for label, value in rows)
     happened = sorted(_events(story), key=lambda event: event[0])
-    return f"{head}\n" + "".join(f"{_moment(at)}  {what}\n" for at, what in happened).rstrip("\n")
+    return f"{head}\n" + "".join(f"{moment(at)}  {what}\n" for at, what in happened).rstrip("\n")
 
 
 def _events(story: Story) -> Iterator[tuple[int, str]]:
     draft = story.draft
-    yield draft.created_at, f"drafted by {_shown(draft.agent)}, kind {draft.kind}, expires {_moment(draft.expires_at)}"
+    yield draft.created_at, f"drafted by {shown(draft.agent)}, kind {draft.kind}, expires {moment(draft.expires_at)}"
     for request in story.requests:
         yield request.at, f"asked {request.approver} (system draft {request.draft_id})"
     for grant in draft.grants:
-        yield grant.at, f"approved by {grant.approver} through {grant.channel}, until {_moment(grant.expires_at)}"
+        yield grant.at, f"approved by {grant.approver} through {grant.channel}, until {moment(grant.expires_at)}"
     if draft.rejection is not None:
-        reason = f": {_shown(draft.rejection.reason)}" if draft.rejection.reason else ""
+        reason = f": {shown(draft.rejection.reason)}" if draft.rejection.reason else ""
         yield draft.rejection.at, f"rejected by {draft.rejection.approver}{reason}"
     if draft.stop_asked_at is not None:
         yield draft.stop_asked_at, "asked to stop"
@@ -170,11 +177,14 @@ def _events(story: Story) -> Iterator[tuple[int, str]]:
             yield attempt.gap_at, "message written, gap entered"
         if attempt.ended_at is not None:
             yield attempt.ended_at, _ending(attempt)
+    if draft.settlement is not None:
+        decided = draft.settlement.settled_as.replace("_", " ")
+        yield draft.settlement.at, f"settled as {decided} by {draft.settlement.by}: {shown(draft.settlement.note)}"
 
 
 def _ending(attempt: AttemptView) -> str:
-    reply = " ".join(str(part) for part in (attempt.code, attempt.enhanced, _shown(attempt.text or "")) if part)
-    queue_id = f", queue id {attempt.queue_id}" if attempt.queue_id else ""
+    reply = " ".join(str(part) for part in (attempt.code, attempt.enhanced, shown(attempt.text or "")) if part)
+    queue_id = f", queue id {shown(attempt.queue_id)}" if attempt.queue_id else ""
     words = {"accepted": "sent: the relay said", "in_doubt": "in doubt, it may have been sent:"}
     return f"{words.get(attempt.outcome or '', f'{attempt.outcome}:')} {reply}{queue_id}"
 
@@ -183,23 +193,24 @@ def reply_line(reply: ReplyView) -> str:
     """One line of `outbox replies`."""
     counted = "counted" if reply.counted else "did not count"
     sender = reply.sender or "(no sender)"
-    said = f"{sender}  {reply.verdict}, {counted}: {_shown(reply.why)}"
-    return f"{_moment(reply.received_at)}  {said}  {reply.draft_id or ''}".rstrip()
+    said = f"{sender}  {reply.verdict}, {counted}: {shown(reply.why)}"
+    return f"{moment(reply.received_at)}  {said}  {reply.draft_id or ''}".rstrip()
 
 
 def judgement_text(judgement: Judgement) -> str:
     """`outbox inbox explain`: each check, then what it comes to."""
     marks = {True: "passed", False: "FAILED", None: "-"}
-    lines = [f"{one.name:<13} {marks[one.passed]:<7} {_shown(one.why)}" for one in judgement.checks]
+    lines = [f"{one.name:<13} {marks[one.passed]:<7} {shown(one.why)}" for one in judgement.checks]
     draft = judgement.request.draft_id if judgement.request else "none"
     counts = "counts" if judgement.counts else "changes nothing"
     return "\n".join([*lines, "", f"Draft {draft}: {judgement.reading.verdict}, and it {counts}."])
 
 
-def _moment(instant: int) -> str:
+def moment(instant: int) -> str:
+    """UTC, to the second."""
     return f"{datetime.fromtimestamp(instant // MICROSECONDS, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Text of an agent or a stranger, on one line, without what a terminal would act on."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MICROSECONDS = 1_000_000
+DAY = 86400  # seconds
 
 
 @dataclass(frozen=True, slots=True)

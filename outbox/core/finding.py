@@ -53,7 +53,7 @@ def failed(check: str, error: OutboxError, todo: str = "") -> Finding:
 
 def one_line(text: str) -> str:
     """Printable characters on one line, at most LONGEST of them."""
-    folded = " ".join(_printable(text).split())
+    folded = " ".join(printable(text).split())
     return folded if len(folded) <= LONGEST else f"{folded[: LONGEST - 3]}..."
 
 
@@ -65,7 +65,7 @@ def without_secrets(text: str, secrets: Iterable[str | None]) -> str:
 
 def without_forms(text: str, secrets: Iterable[str | None]) -> str:
     """`text` without these secrets, in clear, in hex or in base64; long words that are none of them stay."""
-    text = _printable(text)
+    text = printable(text)
     for secret in secrets:
         if secret is not None and len(secret) >= _SHORTEST_SECRET:
             text = re.sub(re.escape(secret), _LEFT_OUT, text, flags=re.IGNORECASE)
@@ -81,7 +81,8 @@ def _left(forms: tuple[str, ...], blob: re.Match[str]) -> str:
     return _LEFT_OUT if any(form in blob[0].lower() for form in forms) else blob[0]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` of a stranger with a blank for whatever a terminal or a log would act on; at most 4000 characters."""
     return "".join(character if character.isprintable() else " " for character in text[:_MOST])
 
 

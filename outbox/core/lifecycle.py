@@ -47,6 +47,14 @@ class Outcome(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+class Settled(StrEnum):
+    """How a person decided about an attempt that was left at executing."""
+
+    SENT = "sent"
+    NOT_SENT = "not_sent"
+    RELEASED = "released"
+
+
 class Verb(StrEnum):
     """What moves a draft."""
 
@@ -98,7 +106,7 @@ def _edge(source: State | None, verb: Verb, target: State, *rooms: Room) -> Edge
 
 
 EDGES: tuple[Edge, ...] = (
-    _edge(None, Verb.INSERT, State.PENDING, Room.DRAFTER),
+    _edge(None, Verb.INSERT, State.PENDING, Room.DRAFTER, Room.OPERATOR),  # the operator: redraft
     _edge(None, Verb.INSERT, State.APPROVED, Room.INBOX, Room.WORKER, Room.OPERATOR),  # kind system only
     _edge(State.PENDING, Verb.APPROVE, State.APPROVED, Room.INBOX, Room.OPERATOR),
     _edge(State.PENDING, Verb.REJECT, State.REJECTED, Room.INBOX, Room.OPERATOR),
@@ -107,7 +115,7 @@ EDGES: tuple[Edge, ...] = (
     _edge(State.PENDING, Verb.CANCEL, State.CANCELLED, Room.DRAFTER, Room.INBOX, Room.OPERATOR),
     _edge(State.APPROVED, Verb.CANCEL, State.CANCELLED, Room.DRAFTER, Room.INBOX, Room.OPERATOR),
     _edge(State.APPROVED, Verb.EXPIRE, State.EXPIRED, Room.INBOX, Room.WORKER),
-    _edge(State.APPROVED, Verb.CLAIM, State.EXECUTING, Room.WORKER),
+    _edge(State.APPROVED, Verb.CLAIM, State.EXECUTING, Room.WORKER, Room.OPERATOR),
     _edge(State.EXECUTING, Verb.FAIL, State.FAILED, Room.WORKER),
     _edge(State.EXECUTING, Verb.REFUSE, State.REFUSED, Room.WORKER),
     _edge(State.EXECUTING, Verb.EXPIRE, State.EXPIRED, Room.WORKER),

@@ -192,7 +192,8 @@ def _attachment_part(attachment: Attachment) -> MIMEBase:
         part.set_payload(attachment.octets)
         encode_base64(part)
     name = refuse_control(attachment.name, "attachment")
-    part.add_header("Content-Disposition", "attachment", filename=name if _is_plain(name) else ("utf-8", "", name))
+    is_plain = _is_plain(name) and not {'"', "\\"} & {*name}  # readers do not agree on how those are quoted
+    part.add_header("Content-Disposition", "attachment", filename=name if is_plain else ("utf-8", "", name))
     return part
 
 
@@ -234,10 +235,11 @@ class Adopted:
     stripped: bytes  # without Message-ID too: what the fingerprint is taken over
 
 
-def adopt(octets: bytes, draft_id: str, message_id: str) -> Adopted:
+def adopt(octets: bytes, draft_id: str, message_id: str, *, anew: bool = False) -> Adopted:
     """Take over an agent's own message: keep its octets, less Date, Bcc and kin, plus ours (DESIGN section 5).
 
-    `message_id` is used where it has none. Raises PolicyRefused where the message could be read in two ways.
+    `message_id` is used where it has none, or where it is to have another, `anew`. Raises PolicyRefused where the
+    message could be read in two ways.
     """
     octets = normalise_lines(octets)
     fields, body = _fields(octets)
@@ -252,7 +254,7 @@ def adopt(octets: bytes, draft_id: str, message_id: str) -> Adopted:
     senders = parse_mailboxes(values.get("from", ""), "From")
     if len(senders) != 1:
         raise PolicyRefused(Code.MESSAGE_MALFORMED, "From: exactly one author is needed", field="From")
-    own_id = values.get("message-id")
+    own_id = None if anew else values.get("message-id")
     if own_id is not None and not _MESSAGE_ID.fullmatch(own_id):
         raise PolicyRefused(Code.MESSAGE_MALFORMED, "Message-ID: not one message id", field="Message-ID")
     stripped = b"".join(raw for name, _, raw in kept if name.lower() != "message-id") + b"\r\n" + body

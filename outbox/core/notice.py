@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from outbox.core.address import Mailbox
 from outbox.core.canonical import encode, sha256
-from outbox.core.draft import Draft, Envelope, Thread
+from outbox.core.draft import DAY, MICROSECONDS, Draft, Envelope, Thread
 from outbox.core.errors import Code, VerificationFailed
 from outbox.core.grant import Request, placeholder, reply_token
 from outbox.core.lifecycle import SYSTEM_KIND, Room
@@ -19,6 +19,7 @@ from outbox.core.message import Attachment, Content, compose, decode_words, spli
 from outbox.core.signed import SignedDraft, sign_draft
 from outbox.core.signing import KeyRing
 
+NOTICE_TTL = 7 * DAY * MICROSECONDS  # how long mail of the outbox's own may wait for its relay
 REQUEST_HEADER = "X-Outbox-Request"
 _REQUEST = re.compile(
     r"id=(?P<id>[0-9a-f]{16}); draft=(?P<draft>[0-9a-f-]{36}); digest=(?P<digest>[0-9a-f]{64}); "

@@ -37,13 +37,18 @@ _SEPARATORS = re.compile(r"[\s_\-./:]+")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules as they are now. `refuse_kinds` adds to the non-delegable ones; `max_ttl` is in seconds."""
+    """The rules as they are now. `refuse_kinds` adds to the non-delegable ones; `max_ttl` is in seconds.
+
+    `return_path` may be an envelope's sender although replies go there too; `archive` is no recipient that is counted.
+    """
 
     from_domains: frozenset[str]
     approval_address: str | None
     max_recipients: int = 10
     max_ttl: int = 30 * 86400
     refuse_kinds: frozenset[str] = frozenset()
+    return_path: str | None = None
+    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +116,12 @@ def _envelope_violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
     yield from _domain_violation(envelope.sender, policy, "from")
     if not envelope.recipients:
         yield Violation(Code.NO_RECIPIENT, "no recipient was given", "to")
-    if len(envelope.recipients) > policy.max_recipients:
-        message = f"{len(envelope.recipients)} recipients are more than policy.max_recipients, {policy.max_recipients}"
+    counted = sum(address != policy.archive for address in envelope.recipients)
+    if counted > policy.max_recipients:
+        message = f"{counted} recipients are more than policy.max_recipients, {policy.max_recipients}"
         yield Violation(Code.TOO_MANY_RECIPIENTS, message, "to")
-    yield from _approval_violations((envelope.sender,), policy, "from")
+    if envelope.sender != policy.return_path:
+        yield from _approval_violations((envelope.sender,), policy, "from")
     yield from _approval_violations(envelope.recipients, policy, "to")
 
 

@@ -27,6 +27,10 @@ class Purpose(StrEnum):
     GRANT = "outbox.grant"
     REPLY = "outbox.reply"
     JOURNAL = "outbox.journal"
+    LEDGER = "outbox.ledger"
+    SEAL = "outbox.seal"
+    RECEIPT = "outbox.receipt"
+    DELIVERY = "outbox.delivery-report"
     KEY_ID = "outbox.key-id"
 
 
@@ -65,6 +69,10 @@ class KeyRing:
 
     def __reduce__(self) -> str:
         raise TypeError("a KeyRing does not leave its process")
+
+    def holds(self, key_id: str) -> bool:
+        """Whether the key of this id is in this ring."""
+        return key_id in self._keys
 
     def shares_a_key(self, other: KeyRing) -> bool:
         """Whether a key is in both rings, so that who holds one could do what the other is for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from outbox.core.address import Mailbox, comparable, domain, parse_address, parse_mailbox
 from outbox.core.canonical import encode, envelope_fields, sha256, thread_fields
@@ -11,7 +11,7 @@ from outbox.core.draft import MICROSECONDS, Draft, Envelope, Thread
 from outbox.core.errors import Code, PolicyRefused
 from outbox.core.lifecycle import Room
 from outbox.core.message import Attachment, Content, adopt, compose, parse_message_ids, refuse_control
-from outbox.core.policy import Policy, kind_violations, raise_first, violations
+from outbox.core.policy import Policy, kind_violations, raise_first, standing_violations, violations
 from outbox.core.signed import SignedDraft, sign_draft
 from outbox.core.signing import KeyRing
 
@@ -56,13 +56,25 @@ class Overrides:
     resubmit: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What settings make of every envelope: where bounces go, for its sender, and one more Bcc; None is none."""
+
+    return_path: str | None = None
+    archive: str | None = None
+
+    def to(self, envelope: Envelope) -> Envelope:
+        """The envelope that is signed. Whoever is in it already is not added."""
+        there = {comparable(address) for address in envelope.recipients}
+        added = () if self.archive is None or comparable(self.archive) in there else (self.archive,)
+        return replace(envelope, sender=self.return_path or envelope.sender, bcc=envelope.bcc + added)
+
+
 class Intake:
     """Makes signed drafts out of what agents ask for."""
 
-    def __init__(self, ring: KeyRing, policy: Policy, default_ttl: int) -> None:
-        self._ring = ring
-        self._policy = policy
-        self._default_ttl = default_ttl
+    def __init__(self, ring: KeyRing, policy: Policy, default_ttl: int, additions: Additions) -> None:
+        self._ring, self._policy, self._default_ttl, self._additions = ring, policy, default_ttl, additions
 
     def compose(self, wanted: Wanted, draft_id: str, now: int) -> SignedDraft:
         """A signed draft of parts. Raises PolicyRefused for the first rule that is broken."""
@@ -110,8 +122,12 @@ class Intake:
         )
 
     def _sign(self, draft: Draft, fingerprint: bytes) -> SignedDraft:
+        """The rules hold for what was asked, and for what settings make of it."""
         raise_first(violations(draft, self._policy))
-        return sign_draft(self._ring, draft, fingerprint)
+        final = replace(draft, envelope=self._additions.to(draft.envelope))
+        if final.envelope != draft.envelope:
+            raise_first(standing_violations(final, self._policy))
+        return sign_draft(self._ring, final, fingerprint)
 
 
 def _reason(text: str | None) -> str | None:

@@ -17,8 +17,8 @@ from outbox.core.lifecycle import Room, State
 from outbox.core.message import Attachment, refuse_control
 from outbox.core.policy import LARGEST_ATTACHMENT, attachment_violations, raise_first
 from outbox.core.signed import SignedDraft
-from outbox.drafter.intake import Intake, Overrides, Wanted
-from outbox.store.drafts import insert_pending, withdraw_if_not_sent
+from outbox.drafter.intake import Additions, Intake, Overrides, Wanted
+from outbox.store.drafts import OWN_KEYS, insert_pending, withdraw_if_not_sent
 from outbox.store.engine import connect
 from outbox.store.journal import Chain
 from outbox.store.revision import refuse_other_revision
@@ -35,7 +35,8 @@ class Drafter:
     def __init__(self, settings: Settings, *, clock: Clock = wall) -> None:
         self._clock = clock
         ring = settings.draft_ring()
-        self._intake = Intake(ring, settings.rules(), settings.policy.default_ttl)
+        additions = Additions(settings.relay.return_path, settings.policy.archive)
+        self._intake = Intake(ring, settings.rules(), settings.policy.default_ttl, additions)
         self._database = connect(settings.database_path)
         refuse_other_revision(self._database)
         self._writer = Writer(self._database, Chain(Room.DRAFTER, new_id(clock()), ring))
@@ -68,11 +69,11 @@ class Drafter:
         return self._insert(self._intake.adopt(octets, overrides, new_id(now), now), now, idempotency_key)
 
     def _insert(self, signed: SignedDraft, now: int, idempotency_key: str | None) -> Story:
-        if (
-            idempotency_key is not None
-            and not 0 < len(refuse_control(idempotency_key, "idempotency_key")) <= LONGEST_KEY
+        if idempotency_key is not None and (
+            not 0 < len(refuse_control(idempotency_key, "idempotency_key")) <= LONGEST_KEY
+            or idempotency_key.startswith(OWN_KEYS)
         ):
-            message = f"idempotency_key: 1 to {LONGEST_KEY} characters"
+            message = f'idempotency_key: 1 to {LONGEST_KEY} characters, and not "{OWN_KEYS}" first'
             raise PolicyRefused(Code.IDEMPOTENCY_CONFLICT, message, field="idempotency_key")
         draft_id = self._writer.run(lambda tx: insert_pending(tx, signed, now=now, idempotency_key=idempotency_key))
         with self._database.reading() as connection:

@@ -14,17 +14,19 @@ from functools import partial
 from outbox.alerts import Alerts
 from outbox.clock import Clock, new_id
 from outbox.core.canonical import sha256
-from outbox.core.draft import MICROSECONDS
+from outbox.core.draft import DAY, MICROSECONDS
 from outbox.core.errors import Code, ConfigError, OutboxError, StateRefused, Unavailable
+from outbox.core.finding import printable
 from outbox.core.grant import Channel, Grant, Request, sign_grant, without_tokens
 from outbox.core.lifecycle import Room, State
-from outbox.core.notice import sign_notice
+from outbox.core.notice import NOTICE_TTL, sign_notice
 from outbox.core.signed import SignedDraft
 from outbox.core.signing import KeyRing
 from outbox.inbox.authenticity import Times
 from outbox.inbox.incoming import Incoming, parse_incoming
-from outbox.inbox.judgement import DAY, MOST_WRONG_CODES, MOST_WRONG_CODES_A_DAY, Judge, Judgement
+from outbox.inbox.judgement import MOST_WRONG_CODES, MOST_WRONG_CODES_A_DAY, Judge, Judgement
 from outbox.inbox.mailbox import Delivered, Mailbox
+from outbox.inbox.reports import Reports
 from outbox.inbox.signature import signature_digests
 from outbox.inbox.verdict import Reading, Verdict
 from outbox.inbox.wording import Manner, answer_notice, below_reply, stranger_text, unclear_text
@@ -34,9 +36,11 @@ from outbox.store.stop import cancel_if_not_sent, stop_was_asked
 from outbox.store.tellings import note_told
 from outbox.store.verdicts import (
     ReplyRecord,
+    SignedReply,
     approve_if_pending,
     insert_proof,
     insert_reply_once,
+    insert_signed_reply,
     insert_wrong_code,
     reject_if_pending,
     spend_request_once,
@@ -52,9 +56,8 @@ log = logging.getLogger("outbox.inbox")
 MOST_ANSWERS = 3
 MOST_TRIES = 5  # at a message that the mailbox lists and does not give
 MOST_KNOWN = 100_000
-LOOK_BACK = 7 * 86400 * MICROSECONDS  # for answers to what has ended
+LOOK_BACK = 7 * DAY * MICROSECONDS  # for answers to what has ended
 DNS_PAUSES = (60, 120, 300, 900)  # seconds between looks at a reply whose proof cannot be had; the last repeats
-_ANSWER_TTL = 7 * 86400 * MICROSECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class Answering:
         self._mailbox, self._judge, self._database, self._writer = mailbox, judge, database, writer
         self._alerts, self._ring, self._manner = alerts, ring, manner
         self._grant_ttl, self._clock = grant_ttl, clock
+        self._reports = Reports(mailbox, database, writer, alerts, ring, clock)
         self._known: set[str] = set()
         self._postponed: dict[str, _Postponed] = {}
         self._not_given: dict[str, int] = {}
@@ -131,8 +135,10 @@ class Answering:
         return recent if oldest is None else min(oldest, recent)
 
     def _look_at(self, delivered: Delivered) -> None:
-        uid = delivered.uid
-        if self._is_recorded(uid) or not self._judge.is_ours(parse_incoming(delivered.head)):
+        uid, head = delivered.uid, parse_incoming(delivered.head)
+        if (recorded := self._is_recorded(uid)) or not self._judge.is_ours(head):
+            if not recorded:
+                self._reports.look_at(uid, head)
             self._settle(uid)
             return
         octets = self._mailbox.read(uid)
@@ -242,7 +248,7 @@ class Answering:
             answer = self._answer(judgement, request, "Your reply", done.said, now) if done.answered else None
             record = self._record_of(uid, incoming, judgement, counted=True, why=done.said, answer=answer, now=now)
             _insert(tx, record, answer)
-            _keep_evidence(tx, record.id, judgement, request)
+            _keep_evidence(tx, record.id, incoming, judgement, now=now)
             if done.ended:
                 note_told(tx, request, now=now)
             return done
@@ -251,7 +257,7 @@ class Answering:
         log.info("%s", done.said, extra={"action": judgement.reading.verdict.value, "draft": request.draft_id})
 
     def _store_without_effect(self, uid: str, incoming: Incoming, judgement: Judgement, why: str) -> None:
-        now, why = self._clock(), "".join(c if c.isprintable() else " " for c in without_tokens(why))
+        now, why = self._clock(), printable(without_tokens(why))
         answer = self._explaining(judgement, why, now)
         record = self._record_of(uid, incoming, judgement, counted=False, why=why, answer=answer, now=now)
         try:
@@ -292,7 +298,7 @@ class Answering:
             subject=subject,
             text=text,
             thread=below_reply(reply_id),
-            expires_at=now + _ANSWER_TTL,
+            expires_at=now + NOTICE_TTL,
         )
         return sign_notice(self._ring, notice, Room.INBOX, new_id(now), now)
 
@@ -355,17 +361,22 @@ def _insert_unbelieved(
     if not judgement.wrong_code or request is None:
         return False
     insert_wrong_code(tx, record.id, request.draft_id, request.approver)
-    here, lately = wrong_codes_given(tx.connection, request.draft_id, request.approver, since=now - DAY)
+    here, lately = wrong_codes_given(tx.connection, request.draft_id, request.approver, since=now - DAY * MICROSECONDS)
     if here == MOST_WRONG_CODES:
         spend_requests(tx, request.draft_id, request.approver, now=now)
     return here == MOST_WRONG_CODES or lately == MOST_WRONG_CODES_A_DAY
 
 
-def _keep_evidence(tx: Transaction, reply_id: str, judgement: Judgement, request: Request) -> None:
-    evidence, approver = judgement.evidence, request.approver
+def _keep_evidence(tx: Transaction, reply_id: str, incoming: Incoming, judgement: Judgement, *, now: int) -> None:
+    evidence, request = judgement.evidence, judgement.request
+    assert request is not None
+    approver = request.approver
     if evidence is not None and evidence.proof is not None:
         proof = evidence.proof
         insert_proof(tx, reply_id, approver, method=proof.method, domain=proof.domain, selector=proof.selector)
+        if judgement.may_be_kept:
+            kept = SignedReply(reply_id, incoming.octets, proof.key_record, judgement.arrived_at)
+            insert_signed_reply(tx, kept, request, now=now)
     if evidence is not None and evidence.step is not None:
         use_code_once(tx, approver, evidence.step, reply_id)
     spoil_codes(tx, approver, judgement.shown_codes, reply_id)

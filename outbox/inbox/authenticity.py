@@ -11,7 +11,7 @@ from typing import assert_never
 
 from outbox.config import Settings
 from outbox.core.address import without_extension
-from outbox.core.draft import MICROSECONDS
+from outbox.core.draft import DAY, MICROSECONDS
 from outbox.core.errors import Code, ConfigError, OutboxError
 from outbox.core.grant import Request
 from outbox.core.signed import SignedDraft
@@ -21,7 +21,6 @@ from outbox.inbox.dns import Resolver
 from outbox.inbox.incoming import Incoming
 from outbox.inbox.proof import Proof, Unproven
 
-_DAY = 86400  # seconds
 LONGEST_ON_ITS_WAY = 3600 * MICROSECONDS
 MOST_CODES = 50  # six digits in one reply that are looked at
 LONGEST_SEARCHED = 200_000
@@ -164,7 +163,7 @@ class Authenticity:
         step = self._match(request.approver, code, GRACE, typed_at)
         if step is not None:
             return replace(evidence, step=step)
-        if self._match(request.approver, code, _DAY, typed_at) is not None:
+        if self._match(request.approver, code, DAY, typed_at) is not None:
             return Disproved("its code is too old; answer again, with the one that your authenticator shows now")
         return Disproved("its code is wrong", wrong_code=True)
 

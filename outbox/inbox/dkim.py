@@ -101,12 +101,14 @@ def verify_dkim(
     unavailable: Unavailable | None = None
     for field, signature in candidates[:MOST_TRIED]:
         try:
-            why = _why_false(field, signature, signed, resolver)
+            key = _key_of(signature, resolver)
         except Unavailable as error:
             unavailable = error
             continue
-        if why is None:
-            return Proof("dkim", signature.domain, signature.selector)
+        if isinstance(key, Unproven):
+            why: str | None = key.why
+        elif (why := _why_changed(field, signature, signed, key)) is None:
+            return Proof("dkim", signature.domain, signature.selector, key.record)
         why_not = Unproven(f"its signature by {signature.domain} {why}")
     if unavailable is not None:
         raise unavailable
@@ -249,17 +251,22 @@ def _why_parts_are_open(signature: Signature, signed: _Signed) -> str | None:
     return "leaves out Content-Type, and the text does not show how it is to be read"
 
 
-def _why_false(field: _Field, signature: Signature, signed: _Signed, resolver: KeySource) -> str | None:
-    """Ask for the key, and check the signature with it. Raises Unavailable where DNS does not answer."""
-    records = resolver.txt(f"{signature.selector}._domainkey.{signature.domain}")
-    key = parse_key(records, signature.algorithm)
+def _key_of(signature: Signature, resolver: KeySource) -> Key | Unproven:
+    """The key to check a signature with, or why none may be relied on. Raises Unavailable where DNS does not answer."""
+    key = parse_key(resolver.txt(key_name(signature.domain, signature.selector)), signature.algorithm)
     if isinstance(key, Unproven):
-        return key.why
+        return key
     if key.testing:
-        return "has a key that is only being tested (t=y)"
+        return Unproven("has a key that is only being tested (t=y)")
     if key.strict and domain_of(signature.identity).lower() != signature.domain:
-        return "is for a subdomain (i=), which its key forbids"
-    return (_why_not_this_strong(key) if key.kind == "rsa" else None) or _why_changed(field, signature, signed, key)
+        return Unproven("is for a subdomain (i=), which its key forbids")
+    why = _why_not_this_strong(key) if key.kind == "rsa" else None
+    return key if why is None else Unproven(why)
+
+
+def key_name(domain: str, selector: str) -> str:
+    """Where a domain publishes the key of a selector (RFC 6376 3.6.2.1)."""
+    return f"{selector}._domainkey.{domain}"
 
 
 def _why_not_this_strong(key: Key) -> str | None:

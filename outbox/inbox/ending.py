@@ -8,11 +8,10 @@ from typing import Literal
 from outbox.alerts import Alerts
 from outbox.clock import Clock, new_id
 from outbox.core.address import comparable
-from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import PolicyRefused, StateRefused, VerificationFailed
 from outbox.core.grant import without_tokens
 from outbox.core.lifecycle import Outcome, Room, State
-from outbox.core.notice import sign_notice
+from outbox.core.notice import NOTICE_TTL, sign_notice
 from outbox.core.rendering import fenced, visible
 from outbox.core.signed import SignedDraft, derived, verify_digest
 from outbox.core.signing import KeyRing
@@ -25,7 +24,6 @@ from outbox.store.writer import Writer
 
 log = logging.getLogger("outbox.inbox")
 _PROBLEMS = {State.FAILED, State.REFUSED, State.EXPIRED, State.EXECUTING}
-_TTL = 7 * 86400 * MICROSECONDS
 
 
 class Ending:
@@ -89,7 +87,7 @@ class Ending:
             subject=f"{what}: {visible(subject)}",
             text=text,
             thread=below_request(request, telling.carrier_id, self._manner, reply_id),
-            expires_at=now + _TTL,
+            expires_at=now + NOTICE_TTL,
         )
         return sign_notice(self._ring, notice, Room.INBOX, new_id(now), now)
 

@@ -20,16 +20,16 @@ from urllib.parse import quote
 
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, OutboxError, Unavailable
+from outbox.imap.session import BROKEN, Account, Session, connect, is_refusal, unavailable, words_of
 from outbox.inbox.incoming import LARGEST_HEADER, LARGEST_MESSAGE
 from outbox.inbox.mailbox import Delivered
 from outbox.inbox.patience import FIRST_AFTER_REFUSAL, LONGEST_AFTER_REFUSAL, Backoff, Troubles
-from outbox.inbox.session import BROKEN, Account, Session, connect, is_refusal, unavailable, words_of
 
 log = logging.getLogger("outbox.inbox")
 POLL_FALLBACK = 60.0  # seconds after which the folder is listed although nothing was heard
 _SLICE = 0.25  # seconds in which `stop` is noticed
 _BATCH = 100
-_STRANGERS = "BODY.PEEK[HEADER.FIELDS (TO CC DELIVERED-TO IN-REPLY-TO REFERENCES)]<0.65536>"
+_STRANGERS = "BODY.PEEK[HEADER.FIELDS (TO CC DELIVERED-TO IN-REPLY-TO REFERENCES CONTENT-TYPE)]<0.65536>"
 _HEADER = f"BODY.PEEK[HEADER]<0.{LARGEST_HEADER}>"
 _WHOLE = f"BODY.PEEK[]<0.{LARGEST_MESSAGE + 1}>"
 T = TypeVar("T")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from outbox.config import Settings
 from outbox.core.address import comparable
 from outbox.core.canonical import sha256
-from outbox.core.draft import MICROSECONDS
+from outbox.core.draft import DAY, MICROSECONDS
 from outbox.core.errors import Code, ConfigError, PolicyRefused, VerificationFailed
-from outbox.core.grant import Request
+from outbox.core.grant import Request, placeholder
 from outbox.core.lifecycle import FINAL, SYSTEM_KIND, State
 from outbox.core.notice import carried_request
 from outbox.core.rendering import render
@@ -35,12 +35,12 @@ from outbox.inbox.signature import signature_digests
 from outbox.inbox.verdict import BUILT_IN, Reading, Verdict, Words, read_letter_verdict
 from outbox.store.engine import Database
 from outbox.store.rows import load_draft
-from outbox.store.verdicts import wrong_codes_given
+from outbox.store.verdicts import other_open_requests, wrong_codes_given
 from outbox.store.views import letters_about, state_of, was_seen
 
 MOST_WRONG_CODES = 5  # for one draft
 MOST_WRONG_CODES_A_DAY = 10
-DAY = 86400 * MICROSECONDS
+LARGEST_KEPT = 4 * 1024 * 1024  # octets of a reply that are worth keeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class Judgement:
     """What one message would do, and why.
 
     `evidence` is there where an approval was proved, however that is done; `shown_codes` are the time steps of the good
-    one-time codes that stand anywhere in it.
+    one-time codes that stand anywhere in it. `may_be_kept` where it proves to others too who approved, and what it
+    shows of secrets is spent by it; `arrived_at` in microseconds UTC.
     """
 
     request: Request | None
@@ -70,6 +71,8 @@ class Judgement:
     with_code: bool = False
     shown_codes: frozenset[int] = frozenset()
     by_a_stranger: bool = False
+    may_be_kept: bool = False
+    arrived_at: int = 0
 
     @property
     def counts(self) -> bool:
@@ -156,7 +159,23 @@ class Judge:
             with_code=with_code,
             shown_codes=self._codes_in(letter, request, times) if with_code else frozenset(),
             by_a_stranger=known and author.passed is False and sender != "",
+            may_be_kept=evidence is not None and self._may_be_kept(incoming, letter, request, evidence, times.now),
+            arrived_at=times.arrived_at,
         )
+
+    def _may_be_kept(
+        self, incoming: Incoming, letter: Letter, request: Request | None, evidence: Evidence, now: int
+    ) -> bool:
+        """Whether a DKIM signature proves it and no reply token stands in it but those that it spends."""
+        is_signed = evidence.proof is not None and evidence.proof.method == "dkim"
+        if request is None or not is_signed or len(incoming.octets) > LARGEST_KEPT:
+            return False
+        with self._database.reading() as connection:
+            others = other_open_requests(connection, request, now=now)
+        texts = (incoming.octets.decode("latin-1"), letter.plain or "", letter.html or "")
+        whole = "".join("".join(texts).lower().split())
+        # A token begins with its request's id, and so does the placeholder, which goes on in zeros.
+        return not any(placeholder(other).rstrip("0") in whole for other in others)
 
     def _draft_of(self, request: Request | None) -> SignedDraft | None:
         """The draft that was shown with this request; None where it is not what is stored now."""
@@ -218,7 +237,9 @@ class Judge:
         draft_id = asked.request.draft_id
         with self._database.reading() as connection:
             state = state_of(connection, draft_id)
-            here, lately = wrong_codes_given(connection, draft_id, asked.request.approver, since=now - DAY)
+            here, lately = wrong_codes_given(
+                connection, draft_id, asked.request.approver, since=now - DAY * MICROSECONDS
+            )
         if state is None or state in FINAL:
             return Check("verdict", False, f"draft {draft_id} is {state or 'gone'}; that is final")
         if reading.verdict is Verdict.APPROVE and state is not State.PENDING:
@@ -282,6 +303,6 @@ def _check_fresh(incoming: Incoming, asked: Asked | None) -> Check:
         return Check("fresh", False, "it has no readable Date")
     if asked is None:
         return Check("fresh", None, "without a token there is no request to compare its Date with")
-    if dated < asked.asked_at - DAY:
+    if dated < asked.asked_at - DAY * MICROSECONDS:
         return Check("fresh", False, "it is dated before the request")
     return Check("fresh", True, "it is dated after the request, within a day's grace")

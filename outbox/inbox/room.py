@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +10,12 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from outbox.alerts import Alerts
-from outbox.clock import Clock, new_id, wall
+from outbox.clock import Clock, ClockWatch, new_id, wall
 from outbox.config import Settings, required
 from outbox.core.errors import Code, ConfigError, OutboxError, TryLater
 from outbox.core.lifecycle import Room
 from outbox.core.signing import KeyRing
+from outbox.imap.token_command import access_token
 from outbox.inbox.answering import Answering
 from outbox.inbox.asking import Asking
 from outbox.inbox.authenticity import UNPROVEN_MODE, Authenticity, Times
@@ -26,15 +25,15 @@ from outbox.inbox.incoming import parse_incoming
 from outbox.inbox.judgement import Judge, Judgement
 from outbox.inbox.mailbox import Mailbox
 from outbox.inbox.maildir import Maildir
-from outbox.inbox.outage import Outage
-from outbox.inbox.token_command import access_token
 from outbox.inbox.wording import Manner
+from outbox.outage import Outage
 from outbox.overdue import expire_overdue
 from outbox.store.engine import Database, connect
 from outbox.store.journal import Chain
 from outbox.store.revision import refuse_other_revision
 from outbox.store.selftest import refuse_untrustworthy
 from outbox.store.writer import Writer
+from outbox.supervisor import StopSignals, Supervisor
 
 log = logging.getLogger("outbox.inbox")
 POLL = 2.0  # seconds between looks at the database and, where it cannot say that something arrived, at the mailbox
@@ -55,8 +54,11 @@ class Inbox:
         self._database = connect(settings.database_path)
         refuse_untrustworthy(self._database)
         self._writer = Writer(self._database, Chain(Room.INBOX, new_id(clock()), ring))
+        self._watch = ClockWatch(clock)
+        self._supervisor = Supervisor(settings.supervision)
         self._alerts = Alerts(settings, Room.INBOX, ring, self._writer, clock)
-        manner = Manner(address, extended=settings.approval.addressing == "plus")
+        extended = settings.approval.addressing == "plus"
+        manner = Manner(address, extended=extended, return_path=settings.relay.return_path)
         self._asking = Asking(
             approvers=approvers,
             authenticity=authenticity,
@@ -118,24 +120,36 @@ class Inbox:
 
     def run(self) -> None:
         """`once` again and again until SIGTERM or SIGINT. What fails is logged and tried again; the rest goes on."""
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: stop.set())
         outages = [(work, Outage(self._alerts, self._clock)) for work in self._rounds()]
-        while not stop.is_set():
-            for work, outage in outages:
-                try:
-                    work()
-                except OutboxError as error:
-                    outage.failed(error)
-                except Exception:  # the loop: what failed once is looked at again
-                    log.exception("a look at the mailbox failed", extra={"action": "inbox"})
-                else:
-                    outage.worked()
-            self._mailbox.wait(POLL, stop)
+        with StopSignals() as signals:
+            self._supervisor.ready("asking, and reading replies")
+            while not signals.asked.is_set():
+                for work, outage in outages:
+                    self._try(work, outage)
+                failing = [outage.words for _, outage in outages if outage.words]
+                self._supervisor.status("; ".join(failing) or "asking, and reading replies")
+                self._alerts.state.write({"state": "; ".join(failing) or "ok"})
+                self._mailbox.wait(POLL, signals.asked)
+            self._supervisor.stopping("done")
+
+    def _try(self, work: Callable[[], None], outage: Outage) -> None:
+        self._supervisor.alive()
+        try:
+            work()
+        except OutboxError as error:
+            outage.failed(error)
+        except Exception:  # the loop: what failed once is looked at again
+            log.exception("a look at the mailbox failed", extra={"action": "inbox"})
+        else:
+            outage.worked()
 
     def expire(self) -> None:
-        """Expire what nobody answered in time, and what was approved and did not leave in time."""
+        """Expire what nobody answered in time, and what was approved and did not leave in time.
+
+        A clock that jumped expires nothing.
+        """
+        if (jump := self._watch.jumped()) is not None:
+            raise TryLater(Code.CLOCK_JUMPED, f"{jump}; nothing is expired until that is mended")
         expire_overdue(self._database, self._writer, self._alerts, now=self._clock())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outbox.core.canonical import sha256
 from outbox.inbox.incoming import Incoming
@@ -52,12 +52,13 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A published key. `strict` forbids an i= of a subdomain, `testing` forbids to rely on it."""
+    """A published key. `strict` forbids an i= of a subdomain, `testing` forbids to rely on it; `record` is its text."""
 
     kind: str
     octets: bytes
     strict: bool
     testing: bool
+    record: str = field(default="", compare=False)
 
 
 def parse_signature(value: bytes) -> Signature | Unproven:
@@ -130,10 +131,10 @@ def parse_key(records: tuple[bytes, ...], algorithm: str) -> Key | Unproven:
     """The one key in a selector's TXT records, fit for an algorithm such as rsa-sha256; or why there is none."""
     if any(len(record) > _LONGEST_RECORD for record in records):
         return Unproven("has a key that cannot be read")
-    keys = [tags for tags in map(_tags, records) if tags is not None and "p" in tags]
+    keys = [(tags, record) for record in records if (tags := _tags(record)) is not None and "p" in tags]
     if len(keys) != 1:
         return Unproven("has no key in DNS" if not keys else "has more than one key in DNS")
-    (tags,) = keys
+    ((tags, record),) = keys
     kind, digest = algorithm.split("-")
     octets = _decoded(tags["p"])
     if not tags["p"]:
@@ -147,7 +148,7 @@ def parse_key(records: tuple[bytes, ...], algorithm: str) -> Key | Unproven:
     if kind == "ed25519" and len(octets) != _ED25519_KEY:
         return Unproven("has a key that cannot be read")
     flags = _listed(tags.get("t", ""))
-    return Key(kind, octets, strict="s" in flags, testing="y" in flags)
+    return Key(kind, octets, strict="s" in flags, testing="y" in flags, record=record.decode("ascii"))
 
 
 def _tags(value: bytes) -> dict[str, str] | None:

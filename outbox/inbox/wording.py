@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from outbox.core.address import parse_mailboxes
 from outbox.core.canonical import sha256
 from outbox.core.draft import MICROSECONDS, Draft, Thread
 from outbox.core.grant import Request, placeholder
@@ -40,10 +41,14 @@ _WITH_CODE = """\
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the outbox writes to its approvers. `extended` where the address that they answer to carries the token."""
+    """How the outbox writes to its approvers. `extended` where the address that they answer to carries the token.
+
+    `return_path` is where settings have bounces go: an envelope's sender that is no news.
+    """
 
     sender: str
     extended: bool = True
+    return_path: str | None = None
 
 
 def request_notice(
@@ -60,7 +65,7 @@ def request_notice(
         extended=manner.extended,
         recipient=request.approver,
         subject=_subject(request, f"{asks} {visible(rendering.subject)}"),
-        text=_request_text(signed, rendering, with_code=with_code),
+        text=_request_text(signed, rendering, manner, with_code=with_code),
         expires_at=request.expires_at,
         about=signed.draft.id,
         request=request,
@@ -81,12 +86,12 @@ def below_request(request: Request, carrier_id: str, manner: Manner, reply_id: s
     return Thread(reply_id or asked, (asked, reply_id) if reply_id else (asked,))
 
 
-def _request_text(signed: SignedDraft, rendering: Rendering, *, with_code: bool) -> str:
+def _request_text(signed: SignedDraft, rendering: Rendering, manner: Manner, *, with_code: bool) -> str:
     draft = signed.draft
     parts = [
         f'The agent {visible(draft.agent)} asks to send this mail. Reply "Ship it", and it is sent; else it is not.\n',
         *_resubmission(draft),
-        _envelope_text(signed, rendering),
+        _envelope_text(signed, rendering, manner),
         'The whole text, with "| " before each of its lines:\n',
         fenced(rendering.text) if rendering.text is not None else "| (it has no plain text part)",
     ]
@@ -119,20 +124,30 @@ def _resubmission(draft: Draft) -> list[str]:
     return [f"The agent says that it asks again for what was rejected, and why:\n{fenced(draft.resubmitted)}\n"]
 
 
-def _envelope_text(signed: SignedDraft, rendering: Rendering) -> str:
+def _envelope_text(signed: SignedDraft, rendering: Rendering, manner: Manner) -> str:
     draft = signed.draft
     headers = {name.lower(): decode_words(value) for name, value in split_headers(draft.message)}
-    rows = [("From", visible(draft.envelope.sender))]
-    if headers["from"] != draft.envelope.sender:
+    sender = draft.envelope.sender
+    if sender == manner.return_path:
+        sender = _first_author(draft.message) or sender
+    rows = [("From", visible(sender))]
+    if headers["from"] != sender:
         rows.append(("shown as", visible(headers["from"])))
+    if sender != draft.envelope.sender:
+        rows.append(("Bounces", f"would go to {visible(draft.envelope.sender)}"))
     if "reply-to" in headers:
         rows.append(("Answers", f"would go to {visible(headers['reply-to'])}"))
     for label, addresses in (("To", draft.envelope.to), ("Cc", draft.envelope.cc), ("Bcc", draft.envelope.bcc)):
         rows += [(label, visible(address)) for address in addresses]
     rows += [("Subject", visible(rendering.subject)), ("Expires", rfc_time(draft.expires_at))]
     text = "".join(f"    {label:<9}{value}\n" for label, value in rows)
-    disagreements = header_disagreements(draft.message, draft.envelope)
+    disagreements = header_disagreements(draft.message, replace(draft.envelope, sender=sender))
     return text + "".join(f"    Beware   {sentence}\n" for sentence in disagreements)
+
+
+def _first_author(message: bytes) -> str | None:
+    named = (value for name, value in split_headers(message) if name.lower() == "from")
+    return next((mailbox.address for value in named for mailbox in parse_mailboxes(value, "From")), None)
 
 
 def _exactly(signed: SignedDraft) -> str:

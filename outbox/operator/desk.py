@@ -11,14 +11,21 @@ from outbox.config import Settings, required
 from outbox.core.address import comparable
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, ConfigError, NotPermitted, StateRefused, UsageError, VerificationFailed
+from outbox.core.finding import one_line
 from outbox.core.grant import Channel, Grant, sign_grant
 from outbox.core.lifecycle import SYSTEM_KIND, Room, State
 from outbox.core.notice import fill_token
 from outbox.core.signed import verify_digest, verify_draft
 from outbox.core.signing import KeyRing
+from outbox.operator.fence import Fence, FenceReport
+from outbox.operator.redraft import redraft
+from outbox.operator.settling import Settling, person
+from outbox.operator.status import Status, status
 from outbox.store.engine import Database, connect
 from outbox.store.events import Event, events_after, newest_place
+from outbox.store.instants import believe_clock
 from outbox.store.journal import Chain
+from outbox.store.pause import pause_if_running, resume_if_paused
 from outbox.store.revision import current, refuse_other_revision
 from outbox.store.rows import load_draft
 from outbox.store.schema import REVISION
@@ -81,6 +88,10 @@ class Records:
         """Every message that carried a token of ours, and what became of it."""
         with self._database.reading() as connection:
             return list_replies(connection)
+
+    def status(self, *, clock: Clock = wall) -> Status:
+        """How it stands, and what is wrong now."""
+        return status(self._settings, self._database, clock=clock)
 
     def newest_place(self) -> int:
         """Where the journal ends now, for `events`."""
@@ -165,6 +176,39 @@ class Desk:
         now = self._clock()
         self._writer.run(lambda tx: cancel_if_not_sent(tx, draft_id, now=now))
         return self._story(draft_id)
+
+    def show(self, draft_id: str) -> Story:
+        """Everything that happened to one draft."""
+        return self._story(draft_id)
+
+    @property
+    def settling(self) -> Settling:
+        """What is at executing, and decisions about it."""
+        return Settling(self._settings, self._database, self._writer, self._clock)
+
+    def redraft(self, draft_id: str, *, may_duplicate: bool) -> Story:
+        """Draft again what ended, to be approved anew. Raises StateRefused where it may have been sent, unless told."""
+        with_keys = self._settings, self._database, self._writer
+        return self._story(redraft(*with_keys, draft_id, may_duplicate=may_duplicate, clock=self._clock))
+
+    def pause(self, *, reason: str) -> None:
+        """Let nothing leave until `resume`, whoever runs and however often it is restarted."""
+        now, by = self._clock(), person()
+        self._writer.run(lambda tx: pause_if_running(tx, reason=one_line(reason), by=by, now=now))
+
+    def resume(self) -> None:
+        """Let mail leave again. Raises StateRefused where it is not paused."""
+        now, by = self._clock(), person()
+        self._writer.run(lambda tx: resume_if_paused(tx, by=by, now=now))
+
+    def believe_clock(self) -> None:
+        """Say that the clock is right now, and was ahead before. Raises StateRefused where nothing is ahead of it."""
+        now, by = self._clock(), person()
+        self._writer.run(lambda tx: believe_clock(tx, by=by, now=now))
+
+    def accept_fence(self, *, note: str | None, even_so: bool = False) -> FenceReport:
+        """Vouch for a database that was restored. Raises TryLater, StateRefused, UsageError."""
+        return Fence(self._settings, self._database, self._writer, self._clock).accept(note, even_so=even_so)
 
     def _story(self, draft_id: str) -> Story:
         with self._database.reading() as connection:

@@ -9,24 +9,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Select, TextClause, and_, exists, func, insert, not_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_, exists, insert, not_, select, text, update
 
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, StateRefused
 from outbox.core.lifecycle import Gate, Outcome, Phase, State, Verb
+from outbox.store.heat import Heat, used
+from outbox.store.pause import unpaused
 from outbox.store.schema import attempts, drafts, gate, grants, recipients, workers
 from outbox.store.transition import LostRace, move
 from outbox.store.writer import Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Heat:
-    """The thermal cutout's limits for one gate: at most `count` transmissions in `window` seconds."""
-
-    gate: str
-    count: int
-    window: int
-    cooldown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +89,7 @@ def claim_if_cool(tx: Transaction, heat: Heat, *, worker_id: str, attempt_id: st
             _oldest_due(heat.gate, now).scalar_subquery(),
             source=State.APPROVED,
             now=now,
+            guards=(unpaused(),),
             attempt_id=attempt_id,
         )
     except LostRace:
@@ -134,31 +127,11 @@ def _set_gate(tx: Transaction, heat: Heat, *, now: int, until: int | None) -> No
     tx.journal("cool" if until is None else "trip", now=now, detail={"gate": heat.gate, "until": until})
 
 
-def used(connection: Connection, heat: Heat, *, now: int) -> int:
-    """Places taken: gaps entered within the window, and open claims of workers that have not ended."""
-    gaps = select(func.count()).where(
-        attempts.c.gate == heat.gate,
-        attempts.c.gap_at.is_not(None),
-        attempts.c.gap_at > now - heat.window * MICROSECONDS,
-    )
-    claims = (
-        select(func.count())
-        .select_from(attempts.join(workers))
-        .where(
-            text("attempts.phase <> 'done'"),
-            attempts.c.gate == heat.gate,
-            attempts.c.gap_at.is_(None),
-            workers.c.ended_at.is_(None),
-        )
-    )
-    return int(connection.execute(gaps).scalar_one()) + int(connection.execute(claims).scalar_one())
-
-
 def enter_gap_if_held(tx: Transaction, claim: Claim, *, wire_digest: bytes, now: int) -> None:
     """The last step before the final dot. Raises LostRace where the draft may not be sent any more.
 
-    It may be where this attempt is at claimed and holds the draft, nobody asked to stop, and neither the draft nor a
-    grant is past its time.
+    It may be where this attempt is at claimed and holds the draft, nobody asked to stop or paused, and neither the
+    draft nor a grant is past its time.
     """
     may_be_sent = exists().where(
         drafts.c.id == claim.draft_id,
@@ -173,14 +146,15 @@ def enter_gap_if_held(tx: Transaction, claim: Claim, *, wire_digest: bytes, now:
         .where(
             attempts.c.id == claim.attempt_id,
             attempts.c.phase == Phase.CLAIMED.value,
-            and_(may_be_sent, not_(spent)),
+            and_(may_be_sent, not_(spent), unpaused()),
         )
         .values(phase=Phase.GAP.value, gap_at=now, wire_digest=wire_digest)
         .returning(attempts.c.id)
     ).one_or_none()
     if entered is None:
         raise LostRace(
-            Code.STATE_CONFLICT, f"draft {claim.draft_id} was stopped, ran out of time or is held by another attempt"
+            Code.STATE_CONFLICT,
+            f"draft {claim.draft_id} was stopped or paused, ran out of time or is held by another attempt",
         )
     tx.journal(
         "gap",
@@ -191,11 +165,20 @@ def enter_gap_if_held(tx: Transaction, claim: Claim, *, wire_digest: bytes, now:
     )
 
 
+def finish_if_unsent(tx: Transaction, claim: Claim, report: Report, *, now: int) -> None:
+    """Close an attempt that provably sent nothing. Raises LostRace where it has entered the gap meanwhile."""
+    _finish(tx, claim, report, attempts.c.phase == Phase.CLAIMED.value, now=now)
+
+
 def finish_if_open(tx: Transaction, claim: Claim, report: Report, *, now: int) -> None:
     """Close the attempt with its outcome. Raises LostRace where it is done already."""
+    _finish(tx, claim, report, attempts.c.phase != Phase.DONE.value, now=now)
+
+
+def _finish(tx: Transaction, claim: Claim, report: Report, guard: ColumnElement[bool], *, now: int) -> None:
     finished = tx.connection.execute(
         update(attempts)
-        .where(attempts.c.id == claim.attempt_id, attempts.c.phase != Phase.DONE.value)
+        .where(attempts.c.id == claim.attempt_id, guard)
         .values(
             phase=Phase.DONE.value,
             outcome=report.outcome.value,
@@ -208,7 +191,7 @@ def finish_if_open(tx: Transaction, claim: Claim, report: Report, *, now: int) -
         .returning(attempts.c.id)
     ).one_or_none()
     if finished is None:
-        raise LostRace(Code.STATE_CONFLICT, f"attempt {claim.attempt_id} is done already")
+        raise LostRace(Code.STATE_CONFLICT, f"attempt {claim.attempt_id} went on or is done already")
     for address, code, heard in report.heard:
         tx.connection.execute(
             insert(recipients).values(attempt_id=claim.attempt_id, address=address, code=code, text=heard)

@@ -6,12 +6,15 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.errors import Code, DraftUnknown, PolicyRefused
+from outbox.core.finding import printable
 from outbox.core.lifecycle import SYSTEM_KIND, State, Verb
 from outbox.core.signed import SignedDraft
 from outbox.store.rows import signed_columns
 from outbox.store.schema import drafts, messages, rejections, resubmissions
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.writer import Transaction
+
+OWN_KEYS = "outbox:"  # what idempotency keys of the outbox's own begin with; no agent's may
 
 
 def insert_pending(tx: Transaction, signed: SignedDraft, *, now: int, idempotency_key: str | None) -> str:
@@ -53,7 +56,7 @@ def _refuse_what_was_rejected(tx: Transaction, signed: SignedDraft) -> None:
         .limit(1)
     ).one_or_none()
     if earlier is not None:
-        reason = "".join(character if character.isprintable() else " " for character in earlier.reason).strip()
+        reason = printable(earlier.reason).strip()
         why = f": {reason}" if reason else ", without a reason"
         raise PolicyRefused(
             Code.ALREADY_REJECTED,

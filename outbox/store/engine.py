@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine, event, text
@@ -20,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox.core.errors import Code, ConfigError, Unavailable
 
+_COMPILED: dict[Any, Any] = {}  # statements as SQL text, for every engine of this process: there are but so many
 BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another process
 PRAGMAS = {
     "journal_mode": "wal",
@@ -65,8 +67,11 @@ def connect(path: Path, *, create: bool = False) -> Database:
         connection.text_factory = _text  # a row that is not UTF-8 is an altered row, not a broken database
         return connection
 
-    writer = create_engine("sqlite://", creator=open_file, poolclass=StaticPool, hide_parameters=True)
-    reader = create_engine("sqlite://", creator=open_file, poolclass=QueuePool, max_overflow=-1, hide_parameters=True)
+    told: dict[str, Any] = {
+        "creator": open_file, "hide_parameters": True, "execution_options": {"compiled_cache": _COMPILED}
+    }  # fmt: skip
+    writer = create_engine("sqlite://", poolclass=StaticPool, **told)
+    reader = create_engine("sqlite://", poolclass=QueuePool, max_overflow=-1, **told)
     event.listen(writer, "connect", _set_pragmas)
     event.listen(writer, "begin", _begin_immediate)
     event.listen(reader, "connect", _set_reader_pragmas)
@@ -122,5 +127,5 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{path}: {error.orig}") from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # a corrupt page may hold no text where names are kept
         raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{path}: {error}") from error

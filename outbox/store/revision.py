@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex
@@ -51,6 +53,7 @@ def guards(connection: Connection) -> dict[str, str]:
     return {name: _folded(sql) for name, sql in rows if sql is not None}
 
 
+@cache
 def expected_guards() -> dict[str, str]:
     """Name and text of every trigger and index that the schema describes."""
     indexes = [index for table in metadata.tables.values() for index in table.indexes]

@@ -22,9 +22,9 @@ from sqlalchemy import (
     text,
 )
 
-from outbox.core.lifecycle import SYSTEM_KIND, Gate, Outcome, Phase, State
+from outbox.core.lifecycle import SYSTEM_KIND, Gate, Outcome, Phase, Settled, State
 
-REVISION = "0002"  # the newest migration
+REVISION = "0003"  # the newest migration
 metadata = MetaData()
 Instant = BigInteger().with_variant(Integer(), "sqlite")  # STRICT refuses BIGINT
 MOST_ASKS = 3
@@ -281,6 +281,79 @@ tellings = Table(  # what an approver who was asked is still to be told: one rem
     sqlite_strict=True,
 )
 Index("tellings_open", tellings.c.draft_id, sqlite_where=text("told_at IS NULL"))
+
+signed_replies = Table(  # the raw reply that approved, and the DKIM key that its signature was verified with
+    "signed_replies",
+    metadata,
+    Column("reply_id", Text, ForeignKey("replies.id"), primary_key=True),
+    Column("octets", LargeBinary, nullable=False),
+    Column("key_record", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+evidence = Table(  # what was found out about a draft after its attempt; `found` is NULL where it proves nothing
+    "evidence",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("draft_id", Text, ForeignKey("drafts.id"), nullable=False),
+    Column("attempt_id", Text, ForeignKey("attempts.id")),
+    Column("source", Text, nullable=False),
+    Column("found", Integer),
+    Column("detail", Text, nullable=False),
+    Column("octets", LargeBinary),
+    Column("at", Instant, nullable=False),
+    CheckConstraint("found IN (0, 1)", name="evidence_found"),
+    sqlite_strict=True,
+)
+Index("evidence_of_draft", evidence.c.draft_id)
+
+settlements = Table(  # who decided an attempt that was left at executing, and why
+    "settlements",
+    metadata,
+    Column("attempt_id", Text, ForeignKey("attempts.id"), primary_key=True),
+    Column("draft_id", Text, ForeignKey("drafts.id"), nullable=False),
+    Column("settled_as", Text, nullable=False),
+    Column("settled_by", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    CheckConstraint(one_of("settled_as", Settled), name="settlements_as"),
+    sqlite_strict=True,
+)
+Index("settlements_of_draft", settlements.c.draft_id)
+
+pause = Table(  # one row; nothing is claimed and no gap is entered while `paused_at` is there
+    "pause",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("paused_at", Instant),
+    Column("reason", Text),
+    Column("paused_by", Text),
+    CheckConstraint("id = 1", name="pause_one"),
+    CheckConstraint(
+        "(paused_at IS NULL) = (reason IS NULL) AND (paused_at IS NULL) = (paused_by IS NULL)", name="pause_whole"
+    ),
+    sqlite_strict=True,
+)
+
+clock = (
+    Table(  # one row; of a clock that was ahead, what it wrote after `believed_at` up to `ignored_until` says nothing
+        "clock",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("believed_at", Instant, nullable=False),
+        Column("ignored_until", Instant, nullable=False),
+        CheckConstraint("id = 1", name="clock_one"),
+        sqlite_strict=True,
+    )
+)
+
+identity = Table(  # which database this is, and since when its gaps are in a ledger
+    "identity",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("ledger_since", Instant, nullable=False),
+    sqlite_strict=True,
+)
 
 gate = Table(
     "gate",

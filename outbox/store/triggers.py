@@ -76,16 +76,19 @@ TRIGGERS: tuple[str, ...] = (
         "UPDATE OF state",
         "drafts",
         "OLD.state = 'executing' AND NEW.state = 'failed' "
-        "AND EXISTS (SELECT 1 FROM attempts WHERE draft_id = NEW.id AND phase <> 'done')",
-        "an attempt is still open",
+        "AND EXISTS (SELECT 1 FROM attempts WHERE draft_id = NEW.id AND (phase <> 'done' OR (outcome = 'in_doubt' "
+        "AND NEW.kind <> 'system' AND NOT EXISTS (SELECT 1 FROM settlements WHERE attempt_id = attempts.id "
+        "AND settled_as = 'not_sent'))))",
+        "an attempt is still open, or in doubt and not settled as not sent",
     ),
     _trigger(
         "drafts_completion",
         "UPDATE OF state",
         "drafts",
         "NEW.state = 'completed' AND NOT EXISTS (SELECT 1 FROM attempts WHERE id = NEW.attempt_id "
-        "AND draft_id = NEW.id AND phase = 'done' AND outcome IN ('accepted', 'in_doubt'))",
-        "completion needs an attempt that may have sent it",
+        "AND draft_id = NEW.id AND phase = 'done' AND (outcome = 'accepted' OR (outcome = 'in_doubt' AND EXISTS "
+        "(SELECT 1 FROM settlements WHERE attempt_id = attempts.id AND settled_as = 'sent'))))",
+        "completion needs an attempt that was accepted, or settled as sent",
     ),
     _trigger(
         "drafts_final",
@@ -144,8 +147,10 @@ TRIGGERS: tuple[str, ...] = (
         "attempts_gap_guard",
         "UPDATE OF phase",
         "attempts",
-        "OLD.phase = 'claimed' AND NEW.phase = 'gap' AND NOT EXISTS (SELECT 1 FROM drafts WHERE id = NEW.draft_id "
-        "AND state = 'executing' AND attempt_id = NEW.id AND stop_asked_at IS NULL AND expires_at > NEW.gap_at)",
+        "OLD.phase = 'claimed' AND NEW.phase = 'gap' AND (NOT EXISTS (SELECT 1 FROM drafts WHERE id = NEW.draft_id "
+        "AND state = 'executing' AND attempt_id = NEW.id AND stop_asked_at IS NULL AND expires_at > NEW.gap_at) "
+        "OR EXISTS (SELECT 1 FROM pause WHERE paused_at IS NOT NULL)) AND NOT EXISTS (SELECT 1 FROM evidence "
+        "WHERE attempt_id = NEW.id AND (found = 1 OR source = 'ledger'))",
         "the gap is entered only for a draft that may still be sent",
     ),
     _trigger(
@@ -172,6 +177,23 @@ TRIGGERS: tuple[str, ...] = (
     _kept("codes"),
     _frozen("wrong_codes"),
     _kept("wrong_codes"),
+    _frozen("signed_replies"),
+    _kept("signed_replies"),
+    _frozen("evidence"),
+    _kept("evidence"),
+    _frozen("settlements"),
+    _kept("settlements"),
+    _kept("pause"),
+    _kept("clock"),
+    _trigger(
+        "identity_one",
+        "INSERT",
+        "identity",
+        "EXISTS (SELECT 1 FROM identity)",
+        "a database has one identity",
+    ),
+    _frozen("identity"),
+    _kept("identity"),
     _frozen("tellings", ("draft_id", "approver", "request_id")),
     _trigger(
         "tellings_once",

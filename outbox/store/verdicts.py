@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, and_, insert, not_, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
+from outbox.core.canonical import sha256
 from outbox.core.errors import Code, DraftUnknown, StateRefused
-from outbox.core.grant import Channel, Grant
+from outbox.core.grant import Channel, Grant, Request
 from outbox.core.lifecycle import State, Verb
 from outbox.core.signing import Signature
 from outbox.store.schema import (
@@ -21,6 +22,7 @@ from outbox.store.schema import (
     replies,
     requests,
     seen_signatures,
+    signed_replies,
     wrong_codes,
 )
 from outbox.store.transition import move
@@ -47,6 +49,19 @@ class ReplyRecord:
     why: str
     answer_id: str | None = None
     signatures: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReply:
+    """A reply that approved, as it came, and the TXT record of the key that its DKIM signature was verified with.
+
+    `arrived_at` is what the signature's own times were judged by; microseconds UTC.
+    """
+
+    reply_id: str
+    octets: bytes
+    key_record: str
+    arrived_at: int
 
 
 def insert_reply_once(tx: Transaction, record: ReplyRecord) -> None:
@@ -149,6 +164,41 @@ def insert_proof(tx: Transaction, reply_id: str, approver: str, *, method: str, 
     tx.connection.execute(
         insert(proofs).values(reply_id=reply_id, approver=approver, method=method, domain=domain, selector=selector)
     )
+
+
+def insert_signed_reply(tx: Transaction, kept: SignedReply, request: Request, *, now: int) -> None:
+    """Keep a reply that approved, and spend every token that its approver had for the draft: they stand in it."""
+    tx.connection.execute(
+        insert(signed_replies).values(reply_id=kept.reply_id, octets=kept.octets, key_record=kept.key_record)
+    )
+    tx.connection.execute(
+        update(requests)
+        .where(requests.c.draft_id == request.draft_id, requests.c.approver == request.approver)
+        .where(requests.c.spent_at.is_(None))
+        .values(spent_at=now)
+    )
+    tx.journal(
+        "keep",
+        now=now,
+        draft_id=request.draft_id,
+        detail={
+            "reply": kept.reply_id,
+            "digest": sha256(kept.octets).hex(),
+            "key_record": sha256(kept.key_record.encode()).hex(),
+            "arrived_at": kept.arrived_at,
+        },
+    )
+
+
+def other_open_requests(connection: Connection, request: Request, *, now: int) -> list[bytes]:
+    """The ids of requests that can still be answered, but for those of one approver for one draft."""
+    same = and_(requests.c.draft_id == request.draft_id, requests.c.approver == request.approver)
+    query = (
+        select(requests.c.id)
+        .join(drafts, drafts.c.id == requests.c.draft_id)
+        .where(text("drafts.state IN ('pending', 'approved', 'executing')"), requests.c.expires_at > now, not_(same))
+    )
+    return list(connection.execute(query).scalars())
 
 
 def use_code_once(tx: Transaction, approver: str, step: int, reply_id: str) -> None:

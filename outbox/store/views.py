@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_, or_, select, text
 
 from outbox.core.draft import Envelope
 from outbox.core.errors import Code, DraftUnknown, VerificationFailed
@@ -27,6 +27,7 @@ from outbox.store.schema import (
     tellings,
     workers,
 )
+from outbox.store.settlements import SettlementView, settlement_of
 
 MOST_LETTERS = 50
 _NOT_THROUGH = [state.value for state in (State.FAILED, State.EXPIRED, State.CANCELLED)]
@@ -108,6 +109,7 @@ class DraftView:
     stop_asked_at: int | None
     error: tuple[str, str] | None
     rejection: RejectionView | None
+    settlement: SettlementView | None
     grants: tuple[GrantView, ...]
     resubmitted: str | None
 
@@ -212,6 +214,7 @@ def _draft_view(connection: Connection, row: Row[tuple[object, ...]]) -> DraftVi
         stop_asked_at=row.stop_asked_at,
         error=(row.error_code, row.error_message) if row.error_code is not None else None,
         rejection=RejectionView(rejected.approver, rejected.reason, rejected.at) if rejected else None,
+        settlement=settlement_of(connection, row.id),
         grants=tuple(GrantView(one.approver, one.channel, one.at, one.expires_at) for one in granted),
         resubmitted=connection.execute(again).scalar_one_or_none(),
     )
@@ -378,9 +381,18 @@ def workers_not_ended(connection: Connection) -> list[tuple[str, str]]:
 
 def abandoned(connection: Connection) -> list[OpenAttempt]:
     """Open attempts of workers that have ended."""
+    return _open_attempts(connection, workers.c.ended_at.is_not(None))
+
+
+def open_attempts_of(connection: Connection, worker_id: str) -> list[OpenAttempt]:
+    """Open attempts of one worker."""
+    return _open_attempts(connection, workers.c.id == worker_id)
+
+
+def _open_attempts(connection: Connection, whose: ColumnElement[bool]) -> list[OpenAttempt]:
     rows = connection.execute(
         select(attempts.c.draft_id, attempts.c.id, attempts.c.worker_id, attempts.c.phase, attempts.c.gate)
         .select_from(attempts.join(workers))
-        .where(text("attempts.phase <> 'done'"), workers.c.ended_at.is_not(None))
+        .where(text("attempts.phase <> 'done'"), whose)
     ).all()
     return [OpenAttempt(row.draft_id, row.id, row.worker_id, row.phase, row.gate) for row in rows]

@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from outbox.core.errors import Code, StateRefused, Unavailable
+from outbox.core.errors import Code, OutboxError, StateRefused, Unavailable
 from outbox.core.lifecycle import Room
 from outbox.store.engine import Database
 from outbox.store.journal import Chain
@@ -62,25 +62,33 @@ class Transaction:
 class _Job:
     work: Callable[[Transaction], Any]
     future: Future[Any]
+    then: object | None = None
     result: Any = None
     error: Exception | None = None
 
 
 class Writer:
-    """Owns the write connection of one process. `submit` from any thread; `close` when the room is left."""
+    """Owns the write connection of one process. `submit` from any thread; `close` when the room is left.
 
-    def __init__(self, database: Database, chain: Chain) -> None:
+    `after_commit` is given what the jobs of one transaction handed in with `then`, once COMMIT has returned and before
+    anyone is woken; where it raises an OutboxError, those who handed it in get that error.
+    """
+
+    def __init__(
+        self, database: Database, chain: Chain, after_commit: Callable[[Sequence[Any]], None] | None = None
+    ) -> None:
         self._database = database
         self._chain = chain
+        self._after_commit = after_commit
         self._unsure = False  # whether the last COMMIT's fate is not known
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="outbox-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], Result]) -> Future[Result]:
+    def submit(self, work: Callable[[Transaction], Result], then: object | None = None) -> Future[Result]:
         """Ask for `work` in the next transaction; its result, or its own error, comes after COMMIT."""
         future: Future[Result] = Future()
-        self._jobs.put(_Job(work, future))
+        self._jobs.put(_Job(work, future, then))
         return future
 
     def run(self, work: Callable[[Transaction], Result]) -> Result:
@@ -125,17 +133,31 @@ class Writer:
                     self._unsure = False
                 for job in jobs:
                     self._attempt(connection, job)
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
             self._unsure = True
             unknown = CommitUnknown(Code.DATABASE_UNAVAILABLE, f"{self._database.path}: {_words(error)}")
             for job in jobs:
                 job.future.set_exception(unknown)
             return
+        self._follow(jobs)
         for job in jobs:
             if job.error is None:
                 job.future.set_result(job.result)
             else:
                 job.future.set_exception(job.error)
+
+    def _follow(self, jobs: Sequence[_Job]) -> None:
+        followed = [job for job in jobs if job.error is None and job.then is not None]
+        if not followed or self._after_commit is None:
+            return
+        try:
+            self._after_commit([job.then for job in followed])
+        except OutboxError as error:
+            if len(followed) == 1:
+                followed[0].error = error
+                return
+            for job in followed:  # one that is refused does not take the others with it
+                self._follow([job])
 
     def _attempt(self, connection: Connection, job: _Job) -> None:
         before = self._chain.seq, self._chain.head

@@ -1,15 +1,21 @@
 """The SMTP conversation on a stream that aiosmtplib has connected, secured and logged in.
 
 Nothing is buffered beyond the kernel once `write` returns (high water 0), and `abort` throws away what is unwritten: a
-plain close would go on flushing, dot included, after we have given the message up for unsent.
+plain close would go on flushing, dot included, after we have given the message up for unsent. The kernel is told the
+same: it gives up what is not acknowledged in time, and whatever ends the connection without a goodbye, be it the end of
+this process, resets it instead of sending on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
+import struct
 from collections import deque
 
+from outbox.core.finding import printable
 from outbox.transport.outcome import Break, Reply
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
@@ -17,12 +23,16 @@ _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:\s+|$)")
 _LONGEST_LINE = 4096  # RFC 5321 says 512; some relays explain themselves at length
 _MOST_LINES = 100
 _CHUNK = 64 * 1024
+_LONGEST_PATIENCE = 2**31 - 1  # milliseconds
 
 
 class Dialogue(asyncio.Protocol):
-    """Writes commands, reads complete replies. Once broken it stays broken, with the reason."""
+    """Writes commands, reads complete replies. Once broken it stays broken, with the reason.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    What the relay's host does not acknowledge within `patience` seconds is not sent any more.
+    """
+
+    def __init__(self, transport: asyncio.Transport, patience: float) -> None:
         self._transport = transport
         self._buffer = b""
         self._lines: list[tuple[int, str]] = []
@@ -32,6 +42,8 @@ class Dialogue(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         _buffer_nothing(transport)
+        _give_up_after(transport, patience)
+        _reset_at_close(transport, resets=True)
         transport.set_protocol(self)
         transport.resume_reading()
 
@@ -119,11 +131,12 @@ class Dialogue(asyncio.Protocol):
     def quit(self) -> None:
         """Say goodbye and close at once: what was heard before must not get lost while an answer is awaited."""
         if not self._transport.is_closing():
+            _reset_at_close(self._transport, resets=False)  # a reset would overtake the goodbye
             self._transport.write(b"QUIT\r\n")
             self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection and whatever is unwritten."""
+        """Drop the connection, and whatever is unwritten or, unless we said goodbye, unsent by the kernel."""
         self._transport.abort()
 
     def _take(self, line: bytes) -> None:
@@ -161,6 +174,23 @@ def _buffer_nothing(transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=1, low=0)
 
 
+def _give_up_after(transport: asyncio.Transport, seconds: float) -> None:
+    """Without it Linux repeats an unacknowledged dot for a quarter of an hour and more, whoever has written it off."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = min(max(1, round(seconds * 1000)), _LONGEST_PATIENCE)
+        _set_option(transport, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+def _reset_at_close(transport: asyncio.Transport, *, resets: bool) -> None:
+    """Whether the end of this socket throws away what the kernel has not sent yet."""
+    _set_option(transport, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(resets), 0))
+
+
+def _set_option(transport: asyncio.Transport, level: int, name: int, value: int | bytes) -> None:
+    with contextlib.suppress(OSError):  # it is closed already: nothing will be written to it
+        transport.get_extra_info("socket").setsockopt(level, name, value)
+
+
 def _reply(lines: list[tuple[int, str]]) -> Reply:
     enhanced = None
     words = []
@@ -168,5 +198,4 @@ def _reply(lines: list[tuple[int, str]]) -> Reply:
         found = _ENHANCED.match(text)
         enhanced = enhanced or (found[1] if found else None)
         words.append(text[found.end() :] if found else text)
-    printable = "".join(c if c.isprintable() else " " for c in " ".join(words))
-    return Reply(lines[0][0], enhanced, printable.strip()[:1000])
+    return Reply(lines[0][0], enhanced, printable(" ".join(words)).strip()[:1000])

@@ -6,7 +6,7 @@ Only the final dot can hand a message over: whatever happens before it, the rela
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,7 +53,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The relay has taken responsibility for every recipient (RFC 5321 6.1)."""
+    """The relay has taken responsibility for every recipient that it did not refuse (RFC 5321 6.1).
+
+    Only a spare one can have been refused.
+    """
 
     reply: Reply
     queue_id: str | None
@@ -120,9 +123,13 @@ def judge_dot(heard: Reply | Break, recipients: Sequence[Heard]) -> Outcome:
             return InDoubt(f"after the final dot the relay said {heard}, which is no answer to it")
 
 
-def judge_recipients(heard: Sequence[Heard]) -> Outcome | None:
-    """All recipients or none: any 5yz is permanent, else any 4yz transient, else go on."""
-    refusals = [outcome for one in heard if (outcome := judge(Step.RCPT, one.reply, heard)) is not None]
+def judge_recipients(heard: Sequence[Heard], spare: Collection[str] = ()) -> Outcome | None:
+    """All recipients or none: any 5yz is permanent, else any 4yz transient, else go on.
+
+    A spare one may be refused, and is never the only one that is sent to.
+    """
+    judged = [(one.address, outcome) for one in heard if (outcome := judge(Step.RCPT, one.reply, heard)) is not None]
+    refusals = [outcome for address, outcome in judged if address not in spare or not isinstance(outcome, Refused)]
     permanent = (one for one in refusals if isinstance(one, Refused) and not one.transient)
     return next(permanent, next(iter(refusals), None))
 

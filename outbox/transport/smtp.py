@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +19,7 @@ from typing import Literal
 import aiosmtplib
 
 from outbox.core.draft import Envelope
+from outbox.core.finding import printable
 from outbox.transport.dialogue import Dialogue
 from outbox.transport.outcome import (
     Accepted,
@@ -88,6 +89,22 @@ def boottime() -> float:
     return time.clock_gettime(clock)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """One message on its way, and what its relay offers."""
+
+    envelope: Envelope
+    octets: bytes
+    extensions: dict[str, str]
+    spare: frozenset[str]
+    envid: str | None
+
+    @property
+    def reports(self) -> bool:
+        """Whether delivery status notifications (RFC 3461) are asked for."""
+        return self.envid is not None and "dsn" in self.extensions
+
+
 class SmtpTransport:
     """Sends one message at a time to one relay, each on a connection of its own."""
 
@@ -96,16 +113,30 @@ class SmtpTransport:
         self._tls = None if relay.security == "none" else tls or ssl.create_default_context()
         self._name = _own_name()
 
-    async def send(self, envelope: Envelope, octets: bytes, enter_gap: EnterGap) -> Outcome:
-        """Send exactly these octets (CRLF line ends) to exactly this envelope; how it went is the returned value."""
+    async def send(
+        self,
+        envelope: Envelope,
+        octets: bytes,
+        enter_gap: EnterGap,
+        *,
+        spare: Collection[str] = (),
+        envid: str | None = None,
+    ) -> Outcome:
+        """Send exactly these octets (CRLF line ends) to exactly this envelope; how it went is the returned value.
+
+        The message goes without those recipients of Bcc that are `spare`, where the relay refuses them alone. With
+        `envid`, success and failure of delivery are to be reported under it to the envelope's sender, by a relay that
+        can.
+        """
         connected = await self._connect()
         if isinstance(connected, NotSent):
             return connected
         transport, extensions = connected
-        dialogue = Dialogue(transport)
+        dialogue = Dialogue(transport, self._relay.final_timeout)
+        sending = _Sending(envelope, octets, extensions, _spare(envelope, spare), envid)
         try:
-            lacking = _lacking(envelope, octets, extensions)
-            outcome = lacking or await self._transact(dialogue, envelope, octets, extensions, enter_gap)
+            lacking = _lacking(sending)
+            outcome = lacking or await self._transact(dialogue, sending, enter_gap)
             if lacking or isinstance(outcome, (Accepted, Refused)):
                 dialogue.quit()
             return outcome
@@ -120,7 +151,7 @@ class SmtpTransport:
         transport, extensions = connected
         certificate = transport.get_extra_info("peercert") or {}
         encrypted = transport.get_extra_info("ssl_object")
-        dialogue = Dialogue(transport)
+        dialogue = Dialogue(transport, self._relay.final_timeout)
         dialogue.quit()
         dialogue.abort()
         return Examined(
@@ -155,30 +186,23 @@ class SmtpTransport:
             unless_handed_over.pop_all()
         return transport, client.esmtp_extensions
 
-    async def _transact(
-        self,
-        dialogue: Dialogue,
-        envelope: Envelope,
-        octets: bytes,
-        extensions: dict[str, str],
-        enter_gap: EnterGap,
-    ) -> Outcome:
+    async def _transact(self, dialogue: Dialogue, sending: _Sending, enter_gap: EnterGap) -> Outcome:
         timeout = self._relay.timeout
-        mail = await dialogue.command(_mail(envelope, octets, extensions), timeout)
+        mail = await dialogue.command(_mail(sending), timeout)
         if (outcome := judge(Step.MAIL, mail)) is not None:
             return outcome
         heard: list[Heard] = []
-        for address in envelope.recipients:
-            reply = await dialogue.command(f"RCPT TO:<{address}>", timeout)
+        for address in sending.envelope.recipients:
+            reply = await dialogue.command(_rcpt(address, reports=sending.reports), timeout)
             if isinstance(reply, Break):
                 return NotSent(f"{Step.RCPT}: {reply.why}")
             heard.append(Heard(address, reply))
-        if (outcome := judge_recipients(heard)) is not None:
+        if (outcome := judge_recipients(heard, sending.spare)) is not None:
             return outcome
         go_ahead = await dialogue.command("DATA", timeout)
         if (outcome := judge(Step.DATA, go_ahead, heard)) is not None:
             return outcome
-        broken = await dialogue.write(_stuffed(octets), timeout)
+        broken = await dialogue.write(_stuffed(sending.octets), timeout)
         if broken is not None:
             return NotSent(f"{Step.BODY}: {broken.why}")
         return await self._cross_gap(dialogue, heard, enter_gap)
@@ -202,29 +226,52 @@ def _own_name() -> str:
     return name if "." in name.strip(".") and name.isascii() else "[127.0.0.1]"
 
 
-def _mail(envelope: Envelope, octets: bytes, extensions: dict[str, str]) -> str:
-    words = [f"MAIL FROM:<{envelope.sender}>"]
-    if "size" in extensions:
-        words.append(f"SIZE={len(octets)}")
-    if not octets.isascii():
+def _spare(envelope: Envelope, named: Collection[str]) -> frozenset[str]:
+    """Those of Bcc that it can go without: a message for nobody else is not for nobody."""
+    spare = frozenset(named) & frozenset(envelope.bcc)
+    return spare if frozenset(envelope.recipients) > spare else frozenset()
+
+
+def _mail(sending: _Sending) -> str:
+    words = [f"MAIL FROM:<{sending.envelope.sender}>"]
+    if "size" in sending.extensions:
+        words.append(f"SIZE={len(sending.octets)}")
+    if not sending.octets.isascii():
         words.append("BODY=8BITMIME")
-    if _needs_smtputf8(envelope):
+    if _needs_smtputf8(sending.envelope):
         words.append("SMTPUTF8")
+    if sending.reports:
+        words += ["RET=HDRS", f"ENVID={_xtext(sending.envid or '')}"]
     return " ".join(words)
+
+
+def _rcpt(address: str, *, reports: bool) -> str:
+    words = [f"RCPT TO:<{address}>"]
+    if reports:
+        words.append("NOTIFY=SUCCESS,FAILURE")
+        if address.isascii():  # else it would need the type "utf-8" (RFC 6533 3)
+            words.append(f"ORCPT=rfc822;{_xtext(address)}")
+    return " ".join(words)
+
+
+def _xtext(text: str) -> str:
+    """RFC 3461 4: what is not graphic ASCII, and "+" and "=", as "+" and two hexadecimal digits."""
+    return "".join(chr(o) if 33 <= o <= 126 and o not in b"+=" else f"+{o:02X}" for o in text.encode())
 
 
 def _needs_smtputf8(envelope: Envelope) -> bool:
     return not "".join((envelope.sender, *envelope.recipients)).isascii()
 
 
-def _lacking(envelope: Envelope, octets: bytes, extensions: dict[str, str]) -> NotSent | None:
+def _lacking(sending: _Sending) -> NotSent | None:
     """Why this relay cannot take this message at all, if so."""
+    octets, extensions = sending.octets, sending.extensions
     limit = extensions.get("size", "").strip()
     if re.fullmatch("[0-9]{1,19}", limit) and 0 < int(limit) < len(octets):
         return NotSent(f"the relay takes at most {limit} octets, the message has {len(octets)}", transient=False)
     if not octets.isascii() and "8bitmime" not in extensions:
         return NotSent("the message has octets beyond ASCII and the relay does not offer 8BITMIME", transient=False)
-    if _needs_smtputf8(envelope) and "smtputf8" not in extensions:
+    if _needs_smtputf8(sending.envelope) and "smtputf8" not in extensions:
         return NotSent("an address is beyond ASCII and the relay does not offer SMTPUTF8", transient=False)
     return None
 
@@ -246,11 +293,19 @@ def _not_connected(relay: Relay, error: Exception) -> NotSent:
     if (wrong := _certificate_error(error)) is not None:
         return NotSent(f"{where}: its certificate could not be verified: {wrong}", halt=True)
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        reply = Reply(error.code, None, " ".join(error.message.split())[:1000])
+        said = _one_line(error.message)
+        if error.code < 0:  # what it said is no reply
+            return NotSent(f"{where}: the relay said {said!a}, which is not SMTP")
+        reply = Reply(error.code, None, said)
         return NotSent(f"{where}: {reply}", halt=error.code >= 500, reply=reply)
     if isinstance(error, (OSError, aiosmtplib.SMTPTimeoutError, aiosmtplib.SMTPConnectError)):
-        return NotSent(f"{where}: {' '.join(str(error).split())}")
-    return NotSent(f"{where}: {' '.join(str(error).split())}", halt=True)
+        return NotSent(f"{where}: {_one_line(str(error))}")
+    return NotSent(f"{where}: {_one_line(str(error))}", halt=True)
+
+
+def _one_line(words: str) -> str:
+    """A stranger's words, of any octets, as a row can hold them."""
+    return " ".join(printable(words).split())[:1000]
 
 
 def _certificate_error(error: BaseException | None) -> str | None:

@@ -7,21 +7,22 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import assert_never
 
+from outbox.agreement import disagreement
 from outbox.clock import Clock, new_id, wall
 from outbox.config import Settings, required
-from outbox.core.draft import MICROSECONDS
+from outbox.core.draft import DAY, MICROSECONDS
 from outbox.core.errors import ConfigError, OutboxError
 from outbox.core.finding import Finding, failed, without_forms, without_secrets
 from outbox.core.lifecycle import Room
 from outbox.core.message import date_line
 from outbox.core.notice import Notice, sign_notice
+from outbox.store.engine import connect
 from outbox.transport.outcome import Accepted, InDoubt, NotSent, Outcome, Refused
 from outbox.transport.smtp import Examined, GapEntered, Relay, SmtpTransport, boottime
 from outbox.worker.verification import Verifier
 
 PATIENCE = 10  # seconds for each step of the conversation
 _DOT_PATIENCE = 60  # seconds for the reply to the test message's final dot
-_DAY = 86400  # seconds
 _SOON = 14  # days before a certificate ends
 _TTL = 3600 * MICROSECONDS
 _WANTED = ("SIZE", "PIPELINING", "8BITMIME", "SMTPUTF8", "DSN")
@@ -81,7 +82,23 @@ def _settings(settings: Settings) -> Iterator[Finding]:
             wrong = True
             yield failed("worker", error, "the worker does not start without it")
     if not wrong:
+        yield _ledger(settings)
         yield Finding("worker", True, "its keys, policy.from_domains and approval.approvers are there")
+
+
+def _ledger(settings: Settings) -> Finding:
+    """Whether a worker would start with the ledger that is there, and this database."""
+    try:
+        database = connect(settings.database_path)
+        try:
+            why: OutboxError | None = disagreement(settings.state_dir, settings.record_ring("grant"), database)
+        finally:
+            database.close()
+    except OutboxError as error:
+        why = error
+    if why is not None:
+        return failed("ledger", why, "no worker starts till then")
+    return Finding("ledger", True, "it agrees with the database")
 
 
 def _relay(settings: Settings) -> Relay:
@@ -123,7 +140,7 @@ def _secured(examined: Examined, offered: dict[str, str], now: int, *, is_local:
         starttls = "; it offers STARTTLS" if "STARTTLS" in offered else ""
         why = f"in clear: whoever is on the way reads mail and login, and can change what was approved{starttls}"
         return Finding(check, None, why, 'set relay.security = "starttls", or "tls" with port 465')
-    days = (examined.certificate_ends - now // MICROSECONDS) // _DAY
+    days = (examined.certificate_ends - now // MICROSECONDS) // DAY
     why = f"{examined.tls}, with a certificate that was verified and is good for {days} more days"
     todo = f"have it renewed: after {days} days nothing is sent" if days < _SOON else ""
     return Finding(check, None if todo else True, why, todo)

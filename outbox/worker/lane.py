@@ -4,51 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import assert_never
 
-from outbox.alerts import Alerts, never_left
-from outbox.clock import Clock
+from outbox.alerts import Alerts
+from outbox.clock import Clock, new_id
 from outbox.core.canonical import sha256
+from outbox.core.delivery import envid
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, OutboxError, PolicyRefused, StateRefused, Unavailable, VerificationFailed
-from outbox.core.grant import without_tokens
-from outbox.core.lifecycle import SYSTEM_KIND, State
-from outbox.core.lifecycle import Outcome as Stored
+from outbox.core.evidence import Evidence
+from outbox.core.lifecycle import SYSTEM_KIND
 from outbox.core.message import date_line
 from outbox.core.notice import Filled, fill_token
 from outbox.core.signed import SignedDraft
-from outbox.store.claims import (
-    Claim,
-    Report,
-    cancel_if_stopped,
-    complete_if_held,
-    enter_gap_if_held,
-    fail_if_held,
-    finish_if_open,
-    refuse_if_held,
-    release_if_held,
-)
+from outbox.ledger import Entered, Ledger
+from outbox.outage import Outage
+from outbox.store.claims import Claim, enter_gap_if_held
 from outbox.store.engine import Database
+from outbox.store.evidence import evidence_of, insert_evidence
 from outbox.store.rows import load_draft, load_grants
 from outbox.store.views import attempts_made
 from outbox.store.writer import Transaction, Writer
-from outbox.transport.outcome import Accepted, Heard, InDoubt, NotSent, Outcome, Refused, Reply
+from outbox.switches import Switches
+from outbox.transport.outcome import InDoubt
 from outbox.transport.smtp import GapEntered, GapRefused, SmtpTransport, boottime
+from outbox.worker.ending import Ended, conclude, ended_of, ledger_line, not_sent, without_words_of_tokens
 from outbox.worker.verification import Verifier
 
 log = logging.getLogger("outbox.worker")
 _STORE_AGAIN = 1.0  # seconds between tries to store what is known
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an attempt ended: what to store, the error that its draft ends with if it ends, and whether to halt."""
-
-    report: Report
-    error: tuple[Code, str] | None = None
-    halt: bool = False
+_JITTER = 0.1  # of a pause at most, so that what was deferred together does not come back together
 
 
 class Lane:
@@ -61,156 +47,167 @@ class Lane:
         verifier: Verifier,
         database: Database,
         writer: Writer,
+        ledger: Ledger,
+        switches: Switches,
         alerts: Alerts,
         retry: tuple[int, ...],
         clock: Clock,
+        archive: str | None = None,
+        return_path: str | None = None,
     ) -> None:
+        self._spare = () if archive is None else (archive,)
+        self._return_path = return_path
         self._transport, self._verifier, self._database, self._writer = transport, verifier, database, writer
+        self._ledger, self._switches = ledger, switches
         self._alerts, self._retry, self._clock = alerts, retry, clock
 
     async def attempt(self, claim: Claim) -> Ended:
         """Verify, send, record. Whatever goes wrong, the row tells the truth about it."""
-        gap = _Gap(self._writer, claim, self._clock)
+        gap = _Gap(self._writer, self._switches, claim, self._clock)
         try:
-            ended = await self._send(self._verified(claim), gap)
+            ended = await self._send(self._verified(claim, gap), claim, gap)
         except (VerificationFailed, PolicyRefused) as refused:
-            ended = _not_sent(refused.message, (refused.code, refused.message))
+            ended = not_sent(refused.message, (refused.code, refused.message))
         except OutboxError as error:
-            ended = _not_sent(error.message)
+            ended = not_sent(error.message)
         except Exception as error:  # one bad row never stops the loop, and is never tried for ever
             log.exception("an attempt failed", extra={"action": "attempt", "draft": claim.draft_id})
             why = f"the worker failed at it: {type(error).__name__}"
-            ended = ended_of(InDoubt(why)) if gap.entered else _not_sent(why, (Code.WORKER_FAILED, why))
-        await self._record(claim, ended)
-        return ended
+            ended = ended_of(InDoubt(why)) if gap.entered else not_sent(why, (Code.WORKER_FAILED, why))
+        await self._record(claim, ended, gap)
+        return replace(ended, halt=True) if gap.failed else ended
 
-    def _verified(self, claim: Claim) -> SignedDraft:
+    def _verified(self, claim: Claim, gap: _Gap) -> SignedDraft:
         with self._database.reading() as connection:
             signed = load_draft(connection, claim.draft_id)
             grants = load_grants(connection, claim.draft_id)
+            proof = next((one for one in evidence_of(connection, claim.draft_id) if one.found), None)
         self._verifier.verify(signed, grants, now=self._clock())
+        self._ledger.catch_up()
+        gone = self._ledger.possibly_sent(claim.draft_id)
+        if gone is not None:
+            raise VerificationFailed(
+                Code.POSSIBLY_SENT,
+                f"draft {claim.draft_id}: by the ledger attempt {gone.attempt} may have sent it; it was not sent again",
+            )
+        if proof is not None:
+            raise VerificationFailed(
+                Code.POSSIBLY_SENT,
+                f"draft {claim.draft_id} was sent, by {proof.source}: {proof.detail}; not sent again",
+            )
+        gap.digest, gap.grants = signed.digest, tuple(grant.id for grant, _ in grants)
         return signed
 
-    async def _send(self, signed: SignedDraft, gap: _Gap) -> Ended:
+    async def _send(self, signed: SignedDraft, claim: Claim, gap: _Gap) -> Ended:
         filled = Filled(signed.draft.message, None)
         if signed.draft.kind == SYSTEM_KIND:
             filled = fill_token(self._verifier.grant_ring, signed.draft.message)
         octets = date_line(self._clock()) + filled.octets
         gap.wire_digest = sha256(octets)
-        ended = ended_of(await self._transport.send(signed.draft.envelope, octets, gap.enter))
-        return _without_tokens(ended, filled.token)
+        envelope = signed.draft.envelope
+        reported = not claim.is_system and envelope.sender == self._return_path
+        name = envid(self._verifier.grant_ring, claim.draft_id, claim.attempt_id) if reported else None
+        ended = ended_of(await self._transport.send(envelope, octets, gap.enter, spare=self._spare, envid=name))
+        return without_words_of_tokens(ended, filled.token)
 
-    async def _record(self, claim: Claim, ended: Ended) -> None:
+    async def _record(self, claim: Claim, ended: Ended, gap: _Gap) -> None:
+        """Store how it ended; what was heard in the gap is put into the ledger first, should this process die now."""
         now = self._clock()
+        if gap.begun:
+            await self._keep(claim, ended)
 
         def store(tx: Transaction) -> tuple[Code, str] | None:
-            finish_if_open(tx, claim, ended.report, now=now)
-            return self._conclude(tx, claim, ended, now)
+            return conclude(tx, claim, ended, not_before=now + self._pause(claim), now=now)
 
+        outage = Outage(self._alerts, self._clock, "worker")
         while True:
             try:
                 alert = await asyncio.wrap_future(self._writer.submit(store))
                 break
             except StateRefused as lost:
                 log.warning("%s", lost, extra={"action": "lost", "draft": claim.draft_id})
+                await self._keep_late(claim, ended)
                 return
             except Unavailable as error:
-                log.error("%s", error, extra={"action": "store-again", "draft": claim.draft_id})
-                await asyncio.sleep(_STORE_AGAIN)
+                await asyncio.to_thread(outage.failed, error)
+                await asyncio.sleep(max(_STORE_AGAIN, outage.pause))
+        await asyncio.to_thread(outage.worked)
         log.info("%s", ended.report.text, extra={"action": ended.report.outcome.value, "draft": claim.draft_id})
         if alert is not None:
             tell = partial(self._alerts.tell, *alert, draft_id=claim.draft_id, by_mail=not claim.is_system)
             await asyncio.to_thread(tell)
 
-    def _conclude(self, tx: Transaction, claim: Claim, ended: Ended, now: int) -> tuple[Code, str] | None:
-        """Move the draft to where its attempt's end puts it; returns what the operator is to be told, if anything."""
-        outcome, error = ended.report.outcome, ended.error
-        if outcome is Stored.ACCEPTED:
-            complete_if_held(tx, claim, now=now)
-        elif error is None:
-            state = release_if_held(tx, claim, not_before=now + self._pause(claim), now=now)
-            if state is State.EXPIRED:
-                return never_left(claim.draft_id)
-        elif outcome is Stored.IN_DOUBT and not claim.is_system:
-            pass  # it stays executing, for a person to settle
-        elif error[0] is Code.NON_DELEGABLE_KIND:
-            refuse_if_held(tx, claim, message=error[1], now=now)
-        elif outcome is not Stored.IN_DOUBT and cancel_if_stopped(tx, claim, now=now):
-            pass
-        else:
-            fail_if_held(tx, claim, code=error[0], message=error[1], now=now)
-        return error
+    async def _keep(self, claim: Claim, ended: Ended) -> None:
+        try:
+            await asyncio.to_thread(self._ledger.append, [ledger_line(claim, ended)])
+        except OutboxError as error:  # the database is told all the same
+            log.error("%s", error, extra={"action": "ledger", "draft": claim.draft_id})
+
+    async def _keep_late(self, claim: Claim, ended: Ended) -> None:
+        """What came after a person, or another worker, had closed the attempt is evidence, and somebody is told."""
+        said = f"{ended.report.outcome.value}: {ended.report.text}"
+        found = None if ended.report.outcome.value != "accepted" else True
+        message = f"draft {claim.draft_id}: its attempt was closed, and then its worker heard: {said}"
+        now = self._clock()
+
+        def keep(tx: Transaction) -> None:
+            item = Evidence("worker", found, said)
+            where = {"draft_id": claim.draft_id, "attempt_id": claim.attempt_id}
+            insert_evidence(tx, item, evidence_id=new_id(now), now=now, **where)
+
+        try:
+            await asyncio.wrap_future(self._writer.submit(keep))
+        except OutboxError as error:
+            log.error("%s", error, extra={"action": "late", "draft": claim.draft_id})
+        tell = partial(
+            self._alerts.tell, Code.LATE_REPLY, message, draft_id=claim.draft_id, by_mail=not claim.is_system
+        )
+        await asyncio.to_thread(tell)
 
     def _pause(self, claim: Claim) -> int:
+        """Microseconds until the next try: by the number of tries, and a little more, drawn from the attempt's id."""
         with self._database.reading() as connection:
             made = attempts_made(connection, claim.draft_id)
-        return self._retry[min(made, len(self._retry)) - 1] * MICROSECONDS
+        pause = self._retry[min(made, len(self._retry)) - 1] * MICROSECONDS
+        drawn = int(claim.attempt_id[-8:], 16) / 0xFFFFFFFF
+        return pause + int(pause * _JITTER * drawn)
 
 
 class _Gap:
     """The door between the message and its final dot, for one attempt."""
 
-    def __init__(self, writer: Writer, claim: Claim, clock: Clock) -> None:
-        self._writer, self._claim, self._clock = writer, claim, clock
-        self.wire_digest = b""
-        self.entered = False
+    def __init__(self, writer: Writer, switches: Switches, claim: Claim, clock: Clock) -> None:
+        self._writer, self._switches, self._claim, self._clock = writer, switches, claim, clock
+        self.digest, self.wire_digest = b"", b""
+        self.grants: tuple[str, ...] = ()
+        self.begun = self.entered = self.failed = False
 
     async def enter(self) -> GapEntered | GapRefused:
-        """Commit the gap; a COMMIT whose fate is unknown is no leave to write the dot."""
+        """Commit the gap, and have it in the ledger; where either is not known, there is no leave to write the dot."""
+        if (reason := self._switches.thrown()) is not None:
+            return GapRefused(f"the worker is paused: {reason}")
+        now = self._clock()
 
         def work(tx: Transaction) -> float:
             before = boottime()
-            enter_gap_if_held(tx, self._claim, wire_digest=self.wire_digest, now=self._clock())
+            enter_gap_if_held(tx, self._claim, wire_digest=self.wire_digest, now=now)
             return before
 
+        line = Entered(
+            draft=self._claim.draft_id,
+            attempt=self._claim.attempt_id,
+            digest=self.digest.hex(),
+            grants=self.grants,
+            wire_digest=self.wire_digest.hex(),
+            at=now,
+        )
+        self.begun = True
         try:
-            at = await asyncio.wrap_future(self._writer.submit(work))
+            at = await asyncio.wrap_future(self._writer.submit(work, then=line))
         except StateRefused as refused:
             return GapRefused(refused.message)
-        except Unavailable as error:
+        except OutboxError as error:
+            self.failed = True
             return GapRefused(f"it is not known whether the gap was stored: {error.message}")
         self.entered = True
         return GapEntered(at)
-
-
-def ended_of(outcome: Outcome) -> Ended:
-    """What is stored of an outcome, and what its draft ends with where it ends."""
-    match outcome:
-        case Accepted(reply, queue_id, heard):
-            return Ended(_report(Stored.ACCEPTED, reply, heard, queue_id))
-        case Refused(transient, reply, heard):
-            stored = Stored.REFUSED_TRANSIENT if transient else Stored.REFUSED_PERMANENT
-            return Ended(
-                _report(stored, reply, heard), None if transient else (Code.RELAY_REFUSED, f"the relay said {reply}")
-            )
-        case NotSent(why, transient, halt, reply):
-            code, enhanced = (reply.code, reply.enhanced) if reply else (None, None)
-            report = Report(Stored.NOT_SENT, code, enhanced, why)
-            return Ended(report, None if transient else (Code.RELAY_LACKS, why), halt)
-        case InDoubt(why):
-            return Ended(Report(Stored.IN_DOUBT, None, None, why), (Code.IN_DOUBT, f"{why}; it may have been sent"))
-    assert_never(outcome)
-
-
-def _not_sent(why: str, error: tuple[Code, str] | None = None) -> Ended:
-    return Ended(Report(Stored.NOT_SENT, None, None, why), error)
-
-
-def _report(stored: Stored, reply: Reply, heard: tuple[Heard, ...], queue_id: str | None = None) -> Report:
-    each = tuple((one.address, one.reply.code, f"{one.reply.enhanced or ''} {one.reply.text}".strip()) for one in heard)
-    return Report(stored, reply.code, reply.enhanced, reply.text, queue_id, each)
-
-
-def _without_tokens(ended: Ended, token: str | None) -> Ended:
-    """Relays repeat Message-IDs and addresses; a reply token may not reach a row or a log by way of their words."""
-
-    def clean(text: str) -> str:
-        repeated = token is not None and token in "".join(text.split()).lower()
-        return "(it repeats a reply token)" if repeated else without_tokens(text)
-
-    report = ended.report
-    heard = tuple((address, code, clean(text)) for address, code, text in report.heard)
-    queue_id = clean(report.queue_id) if report.queue_id else None
-    cleaned = replace(report, text=clean(report.text), queue_id=queue_id, heard=heard)
-    error = (ended.error[0], clean(ended.error[1])) if ended.error else None
-    return Ended(cleaned, error, ended.halt)

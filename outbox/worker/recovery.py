@@ -1,11 +1,10 @@
-"""What a dead worker left behind: provably unsent attempts are let go, the others stay in front of the operator."""
+"""What a worker left behind: the provably unsent is let go, what was heard is stored, a person is told of the rest."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,11 +12,21 @@ from outbox.alerts import Alerts, never_left
 from outbox.clock import Clock
 from outbox.core.errors import Code, StateRefused
 from outbox.core.lifecycle import Gate, Outcome, Phase, State
-from outbox.store.claims import Claim, Report, end_worker_once, fail_if_held, finish_if_open, release_if_held
+from outbox.ledger import Ledger
+from outbox.lock import is_alive
+from outbox.store.claims import (
+    Claim,
+    Report,
+    end_worker_once,
+    fail_if_held,
+    finish_if_open,
+    finish_if_unsent,
+    release_if_held,
+)
 from outbox.store.engine import Database
-from outbox.store.views import OpenAttempt, abandoned, workers_not_ended
+from outbox.store.views import OpenAttempt, abandoned, open_attempts_of, workers_not_ended
 from outbox.store.writer import Transaction, Writer
-from outbox.worker.lock import is_alive
+from outbox.worker.ending import Ended, as_heard, conclude
 
 Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
@@ -26,33 +35,41 @@ _DOUBTFUL = Report(Outcome.IN_DOUBT, None, None, "its worker ended in the gap")
 
 
 class Recovery:
-    """Looks after the attempts of this host's workers that have ended."""
+    """Looks after the attempts of this host's workers that have ended, and after those that this one lost sight of."""
 
     def __init__(
         self,
         *,
         database: Database,
         writer: Writer,
+        ledger: Ledger,
         alerts: Alerts,
         state_dir: Path,
         own_id: str,
         release_proven: bool,
         clock: Clock,
     ) -> None:
-        self._database, self._writer, self._alerts = database, writer, alerts
+        self._database, self._writer, self._ledger, self._alerts = database, writer, ledger, alerts
         self._state_dir, self._own_id = state_dir, own_id
         self._release_proven, self._clock = release_proven, clock
 
-    def recover(self, *, ended: str | None = None) -> None:
-        """Find dead workers, and let go of what they, or the worker `ended`, provably did not send."""
+    def recover(self, *, ended: str | None = None, under_way: Collection[str] = ()) -> None:
+        """Find dead workers, and let go of what they, or the worker `ended`, provably did not send.
+
+        `under_way` are the attempts of this worker that it knows of: a claim whose COMMIT was stored although it
+        reported a failure is not among them.
+        """
         with self._database.reading() as connection:
             candidates = workers_not_ended(connection)
         died = [worker_id for worker_id, host in candidates if self._is_dead(worker_id, host)]
-        for worker_id in died:
-            self._run(partial(end_worker_once, worker_id=worker_id, now=self._clock()))
+        buried = [worker_id for worker_id in died if self._bury(worker_id)]
+        self._ledger.catch_up()
         with self._database.reading() as connection:
             left = abandoned(connection)
-        for attempt in left:
+            lost = [one for one in open_attempts_of(connection, self._own_id) if one.attempt_id not in under_way]
+        for worker_id in buried:
+            self._tell_of(worker_id, left)
+        for attempt in (*left, *(one for one in lost if ended is None and one.phase == Phase.CLAIMED)):
             self._look_after(attempt, newly=attempt.worker_id in (*died, ended))
 
     def _is_dead(self, worker_id: str, host: str) -> bool:
@@ -62,24 +79,49 @@ class Recovery:
         alive = is_alive(self._state_dir, worker_id)
         return host == socket.gethostname() if alive is None else not alive
 
+    def _bury(self, worker_id: str) -> bool:
+        def work(tx: Transaction) -> bool:
+            end_worker_once(tx, worker_id, now=self._clock())
+            return True
+
+        return bool(self._run(work))
+
+    def _tell_of(self, worker_id: str, left: Collection[OpenAttempt]) -> None:
+        """One death, one mail: where it left something in doubt, that is told."""
+        in_gap = [one for one in left if one.worker_id == worker_id and one.phase == Phase.GAP]
+        is_told = any(one.gate != Gate.SYSTEM and self._ledger.heard(one.attempt_id) is None for one in in_gap)
+        words = f"worker {worker_id} died; what it held is looked after"
+        self._alerts.tell(Code.WORKER_DEAD, words, by_mail=not is_told)
+
     def _look_after(self, attempt: OpenAttempt, *, newly: bool) -> None:
-        if attempt.phase == Phase.CLAIMED and self._release_proven:
-            if self._run(lambda tx: self._let_go(tx, attempt)) is State.EXPIRED:
-                by_mail = attempt.gate != Gate.SYSTEM
-                self._alerts.tell(*never_left(attempt.draft_id), draft_id=attempt.draft_id, by_mail=by_mail)
-        elif attempt.phase == Phase.GAP and attempt.gate == Gate.SYSTEM:
+        heard = self._ledger.heard(attempt.attempt_id)
+        in_ledger = self._ledger.entered(attempt.attempt_id) is not None
+        if attempt.phase == Phase.GAP and heard is not None:
+            self._tell(attempt, self._run(lambda tx: self._store(tx, attempt, as_heard(heard))))
+        elif attempt.phase == Phase.CLAIMED and not in_ledger:
+            if self._release_proven and self._run(lambda tx: self._let_go(tx, attempt)) is State.EXPIRED:
+                self._tell(attempt, never_left(attempt.draft_id))
+        elif attempt.gate == Gate.SYSTEM and attempt.phase == Phase.GAP:
             self._run(lambda tx: self._give_up(tx, attempt))
-        elif attempt.phase == Phase.GAP and newly:
-            message = f"draft {attempt.draft_id}: its worker died in the gap; it may have been sent"
-            self._alerts.tell(Code.IN_DOUBT, message, draft_id=attempt.draft_id)
+        elif newly:
+            words = f"draft {attempt.draft_id}: its worker died in the gap; it may have been sent"
+            self._alerts.tell(Code.IN_DOUBT, words, draft_id=attempt.draft_id)
+
+    def _store(self, tx: Transaction, attempt: OpenAttempt, ended: Ended) -> tuple[Code, str] | None:
+        now = self._clock()
+        return conclude(tx, _claim(attempt), ended, not_before=now, now=now)
+
+    def _tell(self, attempt: OpenAttempt, alert: tuple[Code, str] | None) -> None:
+        if alert is not None:
+            self._alerts.tell(*alert, draft_id=attempt.draft_id, by_mail=attempt.gate != Gate.SYSTEM)
 
     def _let_go(self, tx: Transaction, attempt: OpenAttempt) -> State:
-        claim, now = Claim(attempt.draft_id, attempt.attempt_id, attempt.gate), self._clock()
-        finish_if_open(tx, claim, _UNSENT, now=now)
+        claim, now = _claim(attempt), self._clock()
+        finish_if_unsent(tx, claim, _UNSENT, now=now)
         return release_if_held(tx, claim, not_before=now, now=now)
 
     def _give_up(self, tx: Transaction, attempt: OpenAttempt) -> None:
-        claim, now = Claim(attempt.draft_id, attempt.attempt_id, attempt.gate), self._clock()
+        claim, now = _claim(attempt), self._clock()
         finish_if_open(tx, claim, _DOUBTFUL, now=now)
         fail_if_held(tx, claim, code=Code.IN_DOUBT, message=_DOUBTFUL.text, now=now)
 
@@ -89,3 +131,7 @@ class Recovery:
         except StateRefused as lost:
             log.info("%s", lost, extra={"action": "lost"})
             return None
+
+
+def _claim(attempt: OpenAttempt) -> Claim:
+    return Claim(attempt.draft_id, attempt.attempt_id, attempt.gate)

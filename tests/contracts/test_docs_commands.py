@@ -51,7 +51,9 @@ FIRST = {
     "db upgrade": set(),
     "db current": set(),
 }  # fmt: skip
-PRINTS_NOTHING_OF_ITS_OWN = {"outbox demo", "outbox inbox", "outbox worker", "outbox db"}
+PRINTS_NOTHING_OF_ITS_OWN = {
+    "outbox demo", "outbox inbox", "outbox worker", "outbox db", "outbox fence", "outbox journal", "outbox keys",
+}  # fmt: skip
 
 
 def flags(command: click.Command) -> set[str]:

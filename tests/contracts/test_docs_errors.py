@@ -8,6 +8,7 @@ from collections import defaultdict
 
 from outbox.core import errors
 from outbox.core.errors import Code, OutboxError
+from outbox.ledger import LedgerRefused
 from outbox.store.transition import LostRace
 from outbox.store.writer import CommitUnknown
 from tests.contracts.markdown import ROOT, page, rows, sections
@@ -16,7 +17,7 @@ PAGE = page("docs/reference/errors.md")
 DOCUMENTED = re.findall(r"^- `(\w+)` \(([^)]+)\)\.", PAGE, re.MULTILINE)
 CLASSES = {
     name: found
-    for name, found in {**vars(errors), "LostRace": LostRace, "CommitUnknown": CommitUnknown}.items()
+    for name, found in (vars(errors) | {one.__name__: one for one in (LostRace, CommitUnknown, LedgerRefused)}).items()
     if isinstance(found, type) and issubclass(found, OutboxError)
 }
 

@@ -36,14 +36,19 @@ PLANTED = {
     "Only the store speaks SQL": Planted("worker/lane.py", "import sqlalchemy"),
     "Only the transport speaks SMTP": Planted("worker/lane.py", "import aiosmtplib"),
     "Only core/signing makes and checks signatures": Planted("core/grant.py", "from itsdangerous import Signer"),
-    "Only the drafter inserts drafts": Planted("inbox/room.py", "from outbox.store.drafts import insert_pending"),
+    "Only the drafter inserts drafts, and the operator what is drafted again": Planted(
+        "inbox/room.py", "from outbox.store.drafts import insert_pending"
+    ),
     "Only the inbox and the operator give verdicts": Planted(
         "worker/lane.py", "from outbox.store.verdicts import approve_if_pending"
     ),
     "Only the worker claims": Planted("operator/desk.py", "from outbox.store.claims import complete_if_held"),
+    "Only the operator changes keys": Planted("worker/room.py", "from outbox.store.key_use import use_of"),
+    "Only the operator settles": Planted("worker/room.py", "from outbox.store.settlements import held"),
     "Only the inbox and the worker expire": Planted("drafter/room.py", "from outbox.store.expiry import overdue"),
     "Drafters insert no system drafts": Planted("drafter/room.py", "from outbox.store.notices import insert_system"),
     "Only the mailbox speaks IMAP": Planted("inbox/room.py", "import imapclient"),
+    "Only the inbox and the operator look into mailboxes": Planted("worker/lane.py", "import outbox.imap.session"),
     "Only the inbox verifies DKIM": Planted("worker/lane.py", "import dkim"),
     "Only the inbox tells approvers": Planted("worker/lane.py", "from outbox.store.tellings import due_endings"),
     # Siblings in a layer are independent too, so one cannot be broken without the other.

@@ -6,9 +6,9 @@ import pytest
 
 from outbox.core.lifecycle import EDGES, FINAL, Edge, Room, State, Verb, edge_from, targets
 
-# DESIGN section 4, line by line.
+# DESIGN section 4, line by line; docs/adr/0024 says why the operator inserts (redraft) and claims (fence) too.
 TABLE = """
-    -> pending insert drafter
+    -> pending insert drafter operator
     -> approved insert inbox worker operator
     pending -> approved approve inbox operator
     pending -> rejected reject inbox operator
@@ -17,7 +17,7 @@ TABLE = """
     pending -> cancelled cancel drafter inbox operator
     approved -> cancelled cancel drafter inbox operator
     approved -> expired expire inbox worker
-    approved -> executing claim worker
+    approved -> executing claim worker operator
     executing -> failed fail worker
     executing -> refused refuse worker
     executing -> expired expire worker
@@ -48,9 +48,9 @@ def test_every_state_can_be_reached(state: State) -> None:
     assert any(edge.target is state for edge in EDGES)
 
 
-def test_nothing_but_the_worker_s_claim_leads_to_executing() -> None:
+def test_nothing_but_a_claim_leads_to_executing() -> None:
     (edge,) = [edge for edge in EDGES if edge.target is State.EXECUTING]
-    assert (edge.source, edge.verb, edge.rooms) == (State.APPROVED, Verb.CLAIM, {Room.WORKER})
+    assert (edge.source, edge.verb, edge.rooms) == (State.APPROVED, Verb.CLAIM, {Room.WORKER, Room.OPERATOR})
 
 
 def test_the_drafter_can_only_insert_and_cancel() -> None:

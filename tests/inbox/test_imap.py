@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from outbox.core.errors import Code, Unavailable
+from outbox.imap.session import IDLE_AGAIN
 from outbox.inbox.imap import POLL_FALLBACK
 from outbox.inbox.incoming import LARGEST_MESSAGE
 from outbox.inbox.patience import LONGEST_AFTER_REFUSAL, LONGEST_PAUSE
-from outbox.inbox.session import IDLE_AGAIN
 from tests.inbox.dovecot import BOUND, MISSING, PASSWORD, PROGRAM, Account, Dovecot
 from tests.inbox.mailboxes import HandTime, Mailboxes, Reader, listed
 from tests.inbox.passage import Passage
@@ -47,7 +47,9 @@ FIVE_FIELDS = (
     b"\t<request@acme.example>\r\n"
     b"\r\n"
 )
-STRANGERS_FETCH = "(INTERNALDATE BODY.PEEK[HEADER.FIELDS (TO CC DELIVERED-TO IN-REPLY-TO REFERENCES)]<0.65536>)"
+STRANGERS_FETCH = (
+    "(INTERNALDATE BODY.PEEK[HEADER.FIELDS (TO CC DELIVERED-TO IN-REPLY-TO REFERENCES CONTENT-TYPE)]<0.65536>)"
+)
 
 
 def micro(moment: datetime) -> int:
@@ -190,7 +192,7 @@ def test_what_the_server_offers_is_told(account: Account, open_mailbox: Mailboxe
 # What is left as it was
 
 
-def test_of_strangers_mail_five_fields_are_fetched_and_nothing_is_said_that_changes_it(
+def test_of_strangers_mail_six_fields_are_fetched_and_nothing_is_said_that_changes_it(
     account: Account, open_mailbox: Mailboxes, passage: Passage
 ) -> None:
     for _ in range(3):

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outbox.core.errors import Code, ConfigError, Unavailable
+from outbox.imap.wire import LONGEST_LINE, MOST_LINES
 from outbox.inbox.imap import POLL_FALLBACK, ImapMailbox
 from outbox.inbox.patience import ASIDE, LONGEST_PAUSE
-from outbox.inbox.wire import LONGEST_LINE, MOST_LINES
 from tests.inbox.mailboxes import HandTime, Mailboxes, names
 from tests.inbox.scripted_imap import VALIDITY, Act, HangUp, Hold, Script, ScriptedImap, fetched
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from outbox.alerts import Alerts
+from outbox.alerts import COOLDOWN, Alerts
 from outbox.clock import new_id
 from outbox.core.errors import Code, Unavailable
 from outbox.core.lifecycle import Room
-from outbox.inbox.outage import PATIENCE, Outage
+from outbox.outage import PATIENCE, Outage
 from outbox.store.engine import connect
 from outbox.store.journal import Chain
 from outbox.store.writer import Writer
@@ -69,14 +69,29 @@ def test_what_works_again_in_between_is_told_to_nobody(house: House, outage: Out
     assert told(house) == []
 
 
-def test_the_next_outage_is_told_again(house: House, outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_told_and_that_it_is_over_and_so_is_the_next(
+    house: House, outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(2):
         fails_for(house, outage, 2 * PATIENCE)
         outage.worked()
         outage.worked()
-    assert told(house) == [AWAY.code] * 2
-    again = [record for record in caplog.records if record.message.startswith("it works again")]
-    assert [record.levelno for record in again] == [logging.WARNING] * 2
+        house.clock.advance(COOLDOWN)
+    assert told(house) == [AWAY.code] * 4
+    logged = [record for record in caplog.records if record.name == "outbox.inbox"]
+    again = [record.levelno for record in logged if record.message.startswith("it works again")]
+    assert again == [logging.WARNING] * 2
+
+
+def test_a_loop_waits_ever_longer_while_it_fails_and_not_at_all_when_it_works(house: House, outage: Outage) -> None:
+    pauses = []
+    for _ in range(9):
+        pauses.append(outage.pause)
+        outage.failed(AWAY)
+        house.clock.advance(SECOND)
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    outage.worked()
+    assert outage.pause == 0
 
 
 def test_an_outage_that_changes_its_face_is_one(house: House, outage: Outage) -> None:

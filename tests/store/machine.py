@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from outbox.core.errors import Code, StateRefused
 from outbox.core.grant import Channel
-from outbox.core.lifecycle import EDGES, FINAL, Outcome, Phase, Room, State
+from outbox.core.lifecycle import EDGES, FINAL, Outcome, Phase, Room, Settled, State
 from outbox.store.claims import (
     Claim,
     Heat,
@@ -29,6 +29,14 @@ from outbox.store.claims import (
 )
 from outbox.store.drafts import withdraw_if_not_sent
 from outbox.store.expiry import expire_if_overdue
+from outbox.store.pause import pause_if_running, resume_if_paused
+from outbox.store.settlements import (
+    Settlement,
+    held,
+    release_if_unsent,
+    settle_not_sent_if_held,
+    settle_sent_if_held,
+)
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.verdicts import approve_if_pending, fail_pending, reject_if_pending
 from outbox.store.views import abandoned
@@ -43,6 +51,11 @@ SHORT, LONG = 5 * SECOND, 300 * SECOND
 TTLS = st.sampled_from([LONG, SHORT])
 BACK, WHICH = st.sampled_from([0, 0, 0, 1, 2, 5]), st.integers(0, 1)
 POSSIBLY_SENT = {Outcome.ACCEPTED, Outcome.IN_DOUBT}
+SETTLE = {
+    Settled.SENT: settle_sent_if_held,
+    Settled.NOT_SENT: settle_not_sent_if_held,
+    Settled.RELEASED: release_if_unsent,
+}
 
 
 @dataclass
@@ -105,6 +118,10 @@ class Modelled:
     def may_have_sent(self) -> bool:
         return any(one.may_have_sent for one in self.tries.values())
 
+    @property
+    def waits_for_a_person(self) -> bool:
+        return self.gate == "mail" and any(one.outcome is Outcome.IN_DOUBT for one in self.tries.values())
+
 
 class Lifecycle(RuleBasedStateMachine):
     """Random verbs of random rooms; each is refused exactly where the model says so."""
@@ -116,6 +133,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.model: dict[str, Modelled] = {}
         self.claims: list[Claim] = []
         self.until: dict[str, int | None] = dict.fromkeys(HEATS)
+        self.paused = False
         self.living = ["w1", "w2"]
         self.ended: set[str] = set()
         self.ever = 2
@@ -204,6 +222,55 @@ class Lifecycle(RuleBasedStateMachine):
         if allowed:
             draft.stop()
 
+    # Operator
+
+    @rule(back=BACK, how=st.sampled_from(Settled))
+    def settle(self, back: int, how: Settled) -> None:
+        """Whatever holds a draft: its worker lives or not, which is for the desk to look at."""
+        held_now, now = self.stage.read(held), self.tick()
+        assert {row.draft_id for row in held_now} == {
+            key for key, one in self.model.items() if one.state is State.EXECUTING
+        }
+        if not held_now:
+            return
+        row = held_now[back % len(held_now)]
+        draft, tried = self.model[row.draft_id], self.model[row.draft_id].tries[row.attempt_id]
+        outcome = tried.outcome or (Outcome.IN_DOUBT if tried.phase is Phase.GAP else Outcome.NOT_SENT)
+        allowed = {
+            Settled.SENT: outcome in POSSIBLY_SENT,
+            Settled.NOT_SENT: True,
+            Settled.RELEASED: outcome not in POSSIBLY_SENT and not draft.stopped and draft.expires_at > now,
+        }[how]
+        said = Settlement(how, "operator", "it was looked at")
+        self.expect(Room.OPERATOR, "1", lambda tx: SETTLE[how](tx, row, said, now=now), allowed=allowed)
+        if allowed:
+            tried.phase, tried.outcome = Phase.DONE, outcome
+            draft.state = State.COMPLETED if how is Settled.SENT else State.FAILED
+            if how is Settled.RELEASED:
+                draft.let_go(now, 0)
+
+    @rule(which=WHICH, gate=st.sampled_from(sorted(HEATS)))
+    def pause_try_all_the_same_and_resume(self, which: int, gate: str) -> None:
+        for _ in range(2):
+            self.pause_or_resume(pause=True)
+        self.claim(self.living[which], gate)
+        if self.claims:
+            self.enter_gap(0, which)
+        for _ in range(2):
+            self.pause_or_resume(pause=False)
+
+    def pause_or_resume(self, *, pause: bool) -> None:
+        now, by = self.tick(), "operator"
+
+        def work(tx: Transaction) -> None:
+            if pause:
+                pause_if_running(tx, reason="a look at it", by=by, now=now)
+            else:
+                resume_if_paused(tx, by=by, now=now)
+
+        self.expect(Room.OPERATOR, "1", work, allowed=self.paused is not pause)
+        self.paused = pause
+
     # Inbox and operator
 
     @rule(back=BACK, room=st.sampled_from([Room.INBOX, Room.OPERATOR]), ttl=TTLS)
@@ -272,7 +339,7 @@ class Lifecycle(RuleBasedStateMachine):
         stays_open = until is not None and (now < until or not has_place)
         if until is not None and not stays_open:
             self.until[gate] = None
-        if not due:
+        if not due or (self.paused and not stays_open and has_place):
             assert found is None
         elif stays_open or not has_place:
             self.until[gate] = until or now + HEATS[gate].cooldown * SECOND
@@ -299,6 +366,7 @@ class Lifecycle(RuleBasedStateMachine):
     def enter_gap(self, back: int, which: int) -> None:
         (claim, draft, tried, holds), now = self.claimed(back), self.tick()
         allowed = holds and tried.phase is Phase.CLAIMED and not draft.stopped and not draft.overdue(now)
+        allowed = allowed and not self.paused
 
         def work(tx: Transaction) -> None:
             enter_gap_if_held(tx, claim, wire_digest=WIRE, now=now)
@@ -325,7 +393,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(back=BACK, which=WHICH)
     def complete(self, back: int, which: int) -> None:
         (claim, draft, tried, holds), now = self.claimed(back), self.tick()
-        allowed = holds and tried.outcome in POSSIBLY_SENT
+        allowed = holds and tried.outcome is Outcome.ACCEPTED
         worker = self.living[which]
         self.expect(Room.WORKER, worker, lambda tx: complete_if_held(tx, claim, now=now), allowed=allowed)
         if allowed:
@@ -335,7 +403,8 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(back=BACK, which=WHICH, refuse=st.booleans())
     def fail_or_refuse(self, back: int, which: int, *, refuse: bool) -> None:
         (claim, draft, _, holds), now = self.claimed(back), self.tick()
-        allowed = holds and not draft.is_open and not (refuse and draft.may_have_sent)
+        allowed = holds and not draft.is_open
+        allowed = allowed and not (draft.may_have_sent if refuse else draft.waits_for_a_person)
 
         def work(tx: Transaction) -> None:
             if refuse:

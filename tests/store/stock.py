@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from outbox.core.errors import Code
+from outbox.core.evidence import Evidence
 from outbox.core.grant import Channel, Request
-from outbox.core.lifecycle import Outcome, Room, State
+from outbox.core.lifecycle import Outcome, Room, Settled, State
 from outbox.store.claims import Claim, end_worker_once, fail_if_held, finish_if_open, refuse_if_held
+from outbox.store.evidence import insert_evidence
 from outbox.store.expiry import expire_if_overdue
 from outbox.store.notices import insert_request
+from outbox.store.settlements import Settlement, held, settle_sent_if_held
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.verdicts import (
     ReplyRecord,
+    SignedReply,
     insert_proof,
     insert_reply_once,
+    insert_signed_reply,
     insert_wrong_code,
     reject_if_pending,
     use_code_once,
@@ -34,6 +39,7 @@ def fill(stage: Stage) -> None:
     stage.run(Room.WORKER, lambda tx: end_worker_once(tx, "w0", now=stage.clock.now), "w0")
     stage.register("w1")
     _executing(stage)
+    _settled(stage)
     _ended(stage)
     stage.insert("pending", ttl=24 * HOUR, key="once")
     _asked(stage)
@@ -64,6 +70,19 @@ def _executing(stage: Stage) -> None:
             stage.finish(claim, Outcome.IN_DOUBT)
         if name == "accepted":
             stage.finish(claim, Outcome.ACCEPTED)
+
+
+def _settled(stage: Stage) -> None:
+    claim, now = _claim(stage, "settled"), stage.clock.now
+    stage.enter_gap(claim)
+    (row,) = stage.read(lambda connection: held(connection, "settled"))
+    found, settlement = Evidence("sent folder", True, "it is there"), Settlement(Settled.SENT, "operator", "seen")
+
+    def settle(tx: Transaction) -> None:
+        insert_evidence(tx, found, evidence_id="found", draft_id="settled", attempt_id=claim.attempt_id, now=now)
+        settle_sent_if_held(tx, row, settlement, now=now)
+
+    stage.run(Room.OPERATOR, settle)
 
 
 def _ended(stage: Stage) -> None:
@@ -99,11 +118,13 @@ def _asked(stage: Stage) -> None:
     stage.claim(heat=ROOMY_SYSTEM, attempt_id="try-of-carrier")
     reply = ReplyRecord("reply", "maildir", "uid", bytes(32), now, FOUNDER, "<1@x>", "pending", "unclear", False, "why")
     signed = replace(reply, signatures=(bytes(32),))
+    of_another = replace(request, draft_id="again")  # so that the request's token stays unspent
 
     def keep(tx: Transaction) -> None:
         insert_reply_once(tx, signed)
         insert_proof(tx, "reply", FOUNDER, method="dkim", domain="acme.example", selector="s1")
         use_code_once(tx, FOUNDER, 1, "reply")
         insert_wrong_code(tx, "reply", "pending", FOUNDER)
+        insert_signed_reply(tx, SignedReply("reply", b"octets", "v=DKIM1", now), of_another, now=now)
 
     stage.run(Room.INBOX, keep)

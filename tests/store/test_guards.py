@@ -41,6 +41,12 @@ REPLY = {
     "id": "'new'", "mailbox": "'maildir'", "uid": "'2'", "digest": OCTETS, "received_at": "1", "sender": "''",
     "message_id": "''", "verdict": "'unclear'", "counted": "0", "why": "''",
 }  # fmt: skip
+SETTLEMENT = {
+    "attempt_id": "'try-of-doubtful'", "draft_id": "'doubtful'", "settled_as": "'sent'", "settled_by": "''",
+    "note": "''", "at": "1",
+}  # fmt: skip
+EVIDENCE = {"id": "'new'", "draft_id": "'doubtful'", "source": "''", "detail": "''", "at": "1"}
+PAUSED = "UPDATE pause SET paused_at = 1, reason = 'x', paused_by = 'x'"
 JOURNAL = {
     "writer": "'w'", "seq": "1", "at": "1", "action": "'x'", "detail": "'{}'", "key_id": "''", "mac": OCTETS,
 }  # fmt: skip
@@ -100,6 +106,20 @@ BREAKS = [
     Break("drafts_rejection", moved("pending", "rejected")),
     Break("drafts_failure", moved("claimed", "failed", "error_code = 'x', error_message = 'x'")),
     Break("drafts_failure", moved("gap", "failed", "error_code = 'x', error_message = 'x'")),
+    Break("drafts_failure", moved("doubtful", "failed", "error_code = 'x', error_message = 'x'")),
+    *(
+        Break(
+            "drafts_failure",
+            moved("doubtful", "failed", "error_code = 'x', error_message = 'x'"),
+            (row("settlements", SETTLEMENT, settled_as=f"'{other}'"),),
+        )
+        for other in ("sent", "released")
+    ),
+    Break(
+        "drafts_failure",
+        moved("doubtful", "failed", "error_code = 'x', error_message = 'x'"),
+        (row("settlements", SETTLEMENT, settled_as="'not_sent'", attempt_id="'try-of-unsent'"),),
+    ),
     *(
         Break("drafts_release", moved(name, state, "error_code = 'x', error_message = 'x'"))
         for name in ("claimed", "gap", "doubtful", "accepted")
@@ -107,6 +127,18 @@ BREAKS = [
     ),
     *(Break("drafts_completion", moved(name, "completed")) for name in ("claimed", "gap", "unsent")),
     Break("drafts_completion", moved("unsent", "completed", "attempt_id = 'try-of-accepted'")),
+    Break("drafts_completion", moved("doubtful", "completed")),
+    *(
+        Break("drafts_completion", moved("doubtful", "completed"), (row("settlements", SETTLEMENT, **changes),))
+        for changes in (
+            {"settled_as": "'not_sent'"}, {"settled_as": "'released'"}, {"attempt_id": "'try-of-unsent'"},
+        )
+    ),
+    Break(
+        "drafts_completion",
+        moved("unsent", "completed"),
+        (row("settlements", SETTLEMENT, attempt_id="'try-of-unsent'", draft_id="'unsent'"),),
+    ),
     *(
         Break("drafts_final", f"UPDATE drafts SET {column} = 1 WHERE id = '{state}'")
         for state in sorted(FINAL)
@@ -120,6 +152,7 @@ BREAKS = [
     Break("attempts_phases", tried("gap", "phase = 'claimed'")),
     Break("attempts_gap_guard", tried("claimed", GAP), ("UPDATE drafts SET stop_asked_at = 1 WHERE id = 'claimed'",)),
     Break("attempts_gap_guard", tried("claimed", GAP.replace("gap_at = 1", "gap_at = 9000000000000000000"))),
+    Break("attempts_gap_guard", tried("claimed", GAP), (PAUSED,)),
     Break("attempts_gap_guard", tried("claimed", GAP), (held_by("claimed", "try-of-gap"),)),
     Break("attempts_gap_guard", tried("claimed", GAP), (held_by("claimed", "try-of-doubtful"),)),
     Break("attempts_gap_once", tried("gap", "gap_at = 2")),
@@ -153,13 +186,14 @@ BREAKS = [
     *(
         # that an attempt is there already is seen before it is taken out, so even where triggers do not recurse
         Break(
-            "attempts_birth" if table == "attempts" else f"{table}_kept",
+            {"attempts": "attempts_birth", "identity": "identity_one"}.get(table, f"{table}_kept"),
             f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} {which}",
         )
         for table, which in {
             "drafts": "WHERE id = 'pending'", "requests": "", "grants": "", "rejections": "",
             "attempts": "WHERE id = 'try-of-claimed'", "recipients": "", "replies": "", "journal": "", "workers": "",
             "resubmissions": "", "proofs": "", "seen_signatures": "", "codes": "", "wrong_codes": "", "tellings": "",
+            "signed_replies": "", "evidence": "", "settlements": "", "pause": "", "clock": "", "identity": "",
         }.items()
     ),
     Break("drafts_kept", row("drafts", DRAFT, insert="INSERT OR REPLACE", idempotency_key="'once'")),
@@ -203,6 +237,10 @@ BREAKS = [
     Break("codes_frozen", "UPDATE codes SET step = step + 1"),
     Break("wrong_codes_frozen", "UPDATE wrong_codes SET approver = 'x'"),
     Break("tellings_frozen", "UPDATE tellings SET approver = 'x'"),
+    Break("signed_replies_frozen", "UPDATE signed_replies SET octets = x'00'"),
+    Break("evidence_frozen", "UPDATE evidence SET found = 0"),
+    Break("settlements_frozen", "UPDATE settlements SET settled_as = 'not_sent'"),
+    Break("identity_frozen", "UPDATE identity SET ledger_since = 9000000000000000000"),
     Break("journal_frozen", "UPDATE journal SET detail = '{}'"),
     # What a row may hold
     Break("drafts_state", moved("pending", "sent"), without=("drafts_edges",)),
@@ -255,6 +293,16 @@ BREAKS = [
     Break("replies_verdict", row("replies", REPLY, verdict="'maybe'")),
     Break("replies_counted", row("replies", REPLY, counted="2")),
     Break("replies_once", row("replies", REPLY, uid="'uid'")),
+    Break("evidence_found", row("evidence", EVIDENCE, found="2")),
+    Break("settlements_as", row("settlements", SETTLEMENT, settled_as="'delivered'")),
+    Break("pause_one", "INSERT INTO pause (id) VALUES (2)"),
+    Break("pause_one", "UPDATE pause SET id = 2"),
+    Break("clock_one", "INSERT INTO clock VALUES (2, 0, 0)"),
+    Break("clock_one", "UPDATE clock SET id = 2"),
+    Break("identity_one", "INSERT INTO identity VALUES ('another', 0)"),
+    Break("pause_whole", PAUSED.replace(", reason = 'x'", "")),
+    Break("pause_whole", PAUSED.replace(", paused_by = 'x'", "")),
+    Break("pause_whole", "UPDATE pause SET paused_at = NULL", (PAUSED,)),
     Break("gate_name", "INSERT INTO gate (name) VALUES ('other')"),
     Break("gate_tripped", "UPDATE gate SET tripped_at = 1"),
     Break("gate_tripped", "UPDATE gate SET until = 1"),
@@ -343,6 +391,11 @@ MAY_CHANGE = {
     "attempts.ended_at": "as it ends",
     "tellings.reminded_at": "once",
     "tellings.told_at": "once",
+    "pause.paused_at": "it begins and ends",
+    "pause.reason": "it begins and ends",
+    "pause.paused_by": "it begins and ends",
+    "clock.believed_at": "a person says it again",
+    "clock.ignored_until": "a person says it again",
     "workers.host": "it has no authority",
     "workers.pid": "it has no authority",
     "workers.ended_at": "once",
@@ -367,7 +420,7 @@ def test_what_is_signed_or_recorded_never_changes(stock: House, column: str) -> 
     with stock.connection() as connection:
         assert connection.execute(f"SELECT 1 FROM {table} {which}").fetchone()
         said = refused(connection, f"UPDATE {table} SET {name} = {changed(COLUMNS[column])} {which}")
-    guards = {f"{table}_frozen", "workers_ended", "attempts_gap_once"}
+    guards = {f"{table}_frozen", "workers_ended", "attempts_gap_once", "pause_one", "clock_one"}
     assert said in {WORDS[guard] for guard in guards & WORDS.keys()}
 
 
@@ -412,6 +465,8 @@ def ready(connection: sqlite3.Connection, source: State, target: State) -> str:
     name = READY.get(target, "unsent") if source is State.EXECUTING else source.value
     connection.execute(row("grants", GRANT, draft_id=f"'{name}'"))
     connection.execute(row("rejections", REJECTION, insert="INSERT OR IGNORE", draft_id=f"'{name}'"))
+    if name == "doubtful":
+        connection.execute(row("settlements", SETTLEMENT, settled_as="'not_sent'"))
     return name
 
 
@@ -464,16 +519,41 @@ def test_a_draft_that_was_provably_not_sent_may_be_let_go(stock: House, state: s
         connection.execute(moved("unsent", state, "error_code = 'x', error_message = 'x'"))
 
 
-@pytest.mark.parametrize("name", ["doubtful", "unsent", "accepted"])
-def test_a_draft_whose_attempt_is_over_may_be_settled_as_failed(stock: House, name: str) -> None:
+@pytest.mark.parametrize("name", ["unsent", "accepted"])
+def test_a_draft_whose_attempt_is_over_may_fail(stock: House, name: str) -> None:
     with stock.connection() as connection:
         connection.execute(moved(name, "failed", "error_code = 'x', error_message = 'x'"))
 
 
-@pytest.mark.parametrize("name", ["doubtful", "accepted"])
-def test_a_draft_that_may_have_been_sent_may_be_completed(stock: House, name: str) -> None:
+def test_a_draft_in_doubt_that_a_person_settled_as_not_sent_may_fail(stock: House) -> None:
     with stock.connection() as connection:
-        connection.execute(moved(name, "completed"))
+        connection.execute(row("settlements", SETTLEMENT, settled_as="'not_sent'"))
+        connection.execute(moved("doubtful", "failed", "error_code = 'x', error_message = 'x'"))
+
+
+def test_a_system_draft_in_doubt_may_fail_without_a_person(stock: House) -> None:
+    with stock.connection() as connection:
+        connection.execute(tried("carrier", GAP))
+        connection.execute(tried("carrier", f"{DONE}, outcome = 'in_doubt'"))
+        connection.execute(moved("carrier", "failed", "error_code = 'x', error_message = 'x'"))
+
+
+def test_a_draft_that_was_accepted_may_be_completed(stock: House) -> None:
+    with stock.connection() as connection:
+        connection.execute(moved("accepted", "completed"))
+
+
+def test_a_draft_in_doubt_that_a_person_settled_as_sent_may_be_completed(stock: House) -> None:
+    with stock.connection() as connection:
+        connection.execute(row("settlements", SETTLEMENT))
+        connection.execute(moved("doubtful", "completed"))
+
+
+def test_after_a_pause_has_ended_the_gap_may_be_entered(stock: House) -> None:
+    with stock.connection() as connection:
+        connection.execute(PAUSED)
+        connection.execute("UPDATE pause SET paused_at = NULL, reason = NULL, paused_by = NULL")
+        connection.execute(tried("claimed", GAP))
 
 
 def test_a_draft_deferred_after_a_refused_dot_may_be_tried_again(stock: House) -> None:

@@ -12,7 +12,7 @@ def test_random_interleavings_stay_within_the_model() -> None:
     run_state_machine_as_test(
         Lifecycle,
         settings=settings(
-            max_examples=40,
+            max_examples=20,
             stateful_step_count=40,
             deadline=None,
             database=None,

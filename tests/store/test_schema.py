@@ -74,9 +74,13 @@ def test_migrations_make_tables_indexes_triggers_and_nothing_else(
     assert {kind for kind, _ in wanted} == {"table", "index", "trigger"}
 
 
-def test_migrations_fill_in_the_gates_and_nothing_else(stage: Stage) -> None:
+def test_migrations_fill_in_gates_pause_clock_and_identity_and_nothing_else(stage: Stage) -> None:
     rows = {table: stage.rows(f"SELECT * FROM {table}") for table in metadata.tables}
     assert rows.pop("gate") == [(name, None, None) for name in Gate]
+    assert rows.pop("pause") == [(1, None, None, None)]
+    assert rows.pop("clock") == [(1, 0, 0)]
+    ((name, since),) = rows.pop("identity")
+    assert (len(bytes.fromhex(str(name))), since) == (16, 0)
     assert not any(rows.values())
 
 
@@ -119,7 +123,7 @@ def test_every_column_is_used(table: str, column: str) -> None:
 
 def test_a_column_that_no_module_names_counts_as_unused() -> None:
     assert users("workers", "last_seen") == set()
-    assert users("workers", "host") == {"claims", "views"}
+    assert users("gate", "tripped_at") == {"claims"}
 
 
 def script_directory() -> ScriptDirectory:
@@ -188,6 +192,20 @@ COMMANDS = {
     "replies": [],
     "worker": ["--drain"],
     "up": [],
+    "status": [],
+    "pause": [],
+    "resume": [],
+    "reconcile": [],
+    "redraft": ["some-id"],
+    "fence accept": ["--note", "why"],
+    "receipt": ["some-id"],
+    "journal verify": [],
+    "journal seal": [],
+    "journal export": [],
+    "keys list": [],
+    "keys rotate": ["draft"],
+    "keys retire": ["some-key"],
+    "keys revoke": ["some-key"],
 }
 WORK_ON_ANY_REVISION = {
     "init": "it makes a database of its own",
@@ -195,7 +213,9 @@ WORK_ON_ANY_REVISION = {
     "enrol": "it opens no database",
     "doctor": "it says so among its findings",
     "db upgrade": "it is the remedy",
+    "backup": "it is what to do before that",
     "db current": "it says which revision it is",
+    "receipt verify": "it opens no database",
 }
 OTHER = "UPDATE alembic_version SET version_num = '9999'"
 NONE = "DROP TABLE alembic_version"

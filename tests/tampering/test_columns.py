@@ -51,7 +51,7 @@ SIGNED: set[tuple[str, str]] = {
 WITHOUT_AUTHORITY = {
     "rejections": "a reason to read, and a draft that the same agent cannot make again",
     "workers": "a worker that looks dead while it lives; its lock and the attempts' index hold",
-    "attempts": "a second try, until there is the ledger of issue 4: tests/tampering/test_thefts.py",
+    "attempts": "a second try, which the ledger refuses: tests/tampering/test_thefts.py",
     "recipients": "what the relay is said to have said",
     "replies": "the same reply is judged again, which its draft's state refuses; the grants' own key too",
     "proofs": "how it is said to be known who approved; the grant is signed without it",
@@ -59,6 +59,12 @@ WITHOUT_AUTHORITY = {
     "codes": "a one-time code counts twice within its minutes, for who has read it and has a token, from a mail alone",
     "wrong_codes": "more guesses, of 12 in a million each, for who has a token, from a mail alone",
     "tellings": "an approver hears twice, or never, what became of a draft",
+    "signed_replies": "another reply in a receipt, which is checked against DKIM and the journal",
+    "evidence": "what a person believes who settles; no evidence sends anything",
+    "settlements": "what is said to have been settled; a settlement sends nothing",
+    "pause": "sending goes on, or stops",
+    "clock": "a worker that does not notice a clock which was set back",
+    "identity": "a worker that does not start, since the ledger is another's; or one that looks for fewer of its gaps",
     "gate": "a burst; each of its drafts was approved",
     "journal": "a chain that does not verify: tests/store/test_journal.py",
 }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from outbox.agreement import open_ledger
 from outbox.clock import new_id, wall
 from outbox.core.address import Mailbox
 from outbox.core.canonical import sha256
@@ -20,8 +23,11 @@ from outbox.core.lifecycle import Room
 from outbox.core.message import Content, compose
 from outbox.core.signed import SignedDraft, sign_draft
 from outbox.core.signing import KeyRing
+from outbox.ledger import Entered, Heard, Ledger
+from outbox.store.claims import Claim, claim_if_cool, enter_gap_if_held, insert_worker
 from outbox.store.drafts import insert_pending
 from outbox.store.engine import connect
+from outbox.store.heat import Heat
 from outbox.store.journal import Chain
 from outbox.store.notices import insert_system
 from outbox.store.verdicts import approve_if_pending
@@ -30,6 +36,8 @@ from tests.house import FOUNDER, HOUR, JANE, SALES, House
 from tests.relay.scripted import ScriptedRelay
 
 PATIENCE = 30  # seconds that a test waits for a worker before it gives up
+HEATS = {"mail": Heat("mail", 10, 900, 300), "system": Heat("system", 60, 900, 300)}
+WIRE = bytes(32)
 
 
 @contextmanager
@@ -75,6 +83,62 @@ def grant(house: House, draft_id: str) -> None:
 
 
 @contextmanager
+def ledger_of(house: House) -> Iterator[Ledger]:
+    """The house's ledger as a worker has it, begun where there is none."""
+    database = connect(house.database)
+    ledger = open_ledger(house.settings.state_dir, house.settings.grant_ring(), database)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+        database.close()
+
+
+@dataclass(frozen=True)
+class Dead:
+    """A worker that is no more, and what it had claimed."""
+
+    worker_id: str
+    claimed: Claim | None
+
+    @property
+    def claim(self) -> Claim:
+        assert self.claimed is not None
+        return self.claimed
+
+
+def dead_worker(
+    house: House,
+    *,
+    holding: bool = True,
+    in_gap: bool = False,
+    heard: Heard | None = None,
+    host: str | None = None,
+    gate: str = "mail",
+    worker_id: str | None = None,
+) -> Dead:
+    """Claim as a worker does and be gone; `in_gap`, after the ledger's line; `heard` fits whatever its attempt is.
+
+    With `worker_id` it is a claim in the name of that worker, which is known already.
+    """
+    name, now = worker_id or new_id(house.clock()), house.clock()
+    with ledger_of(house) as ledger, writing(house, Room.WORKER) as writer:
+        if worker_id is None:
+            here = host or socket.gethostname()
+            writer.run(lambda tx: insert_worker(tx, name, host=here, pid=1, now=now))
+        if not holding:
+            return Dead(name, None)
+        claim = writer.run(lambda tx: claim_if_cool(tx, HEATS[gate], worker_id=name, attempt_id=new_id(now), now=now))
+        assert isinstance(claim, Claim)
+        if in_gap:
+            writer.run(lambda tx: enter_gap_if_held(tx, claim, wire_digest=WIRE, now=now))
+            ledger.append([Entered(claim.draft_id, claim.attempt_id, "", (), WIRE.hex(), now)])
+        if heard is not None:
+            ledger.append([replace(heard, attempt=claim.attempt_id)])
+    return Dead(name, claim)
+
+
+@contextmanager
 def draining(house: House) -> Iterator[Future[None]]:
     """A drain under way; it has ended when the block has."""
     with ThreadPoolExecutor(1) as pool:
@@ -108,6 +172,15 @@ def ended(process: subprocess.Popen[str], patience: float = PATIENCE) -> tuple[i
         _, said = process.communicate()
         raise AssertionError(f"the worker did not end:\n{said}") from None
     return process.returncode, said
+
+
+def still_runs(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Whether a worker has not ended after so long."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def on_wall_clock(house: House) -> House:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from outbox.core.errors import ConfigError
-from outbox.core.lifecycle import State
-from tests.house import FOUNDER, JANE, House
+from outbox.alerts import COOLDOWN, Alerts
+from outbox.core.errors import Code, ConfigError, OutboxError
+from outbox.core.lifecycle import Room, State
+from tests.house import FOUNDER, HOUR, JANE, SECOND, House
 from tests.relay.recording import RecordingRelay
 from tests.relay.scripted import Phase, Say, ScriptedRelay
-from tests.worker.hand import alerts, codes, system_drafts
+from tests.worker.hand import alerts, codes, system_drafts, writing
 
 
 def _command(house: House, words: str) -> None:
@@ -135,3 +138,125 @@ def test_the_body_and_the_password_are_in_no_log(tmp_path: Path, caplog: pytest.
     said = caplog.text + (tmp_path / "state" / "worker.json").read_text()
     assert "nobody should read" not in said
     assert "horse" not in said
+
+
+# The same again
+
+
+@contextmanager
+def raising(house: House) -> Iterator[Alerts]:
+    """The worker's alerts, as a worker that starts has them."""
+    with writing(house, Room.WORKER) as writer:
+        yield Alerts(house.settings, Room.WORKER, house.settings.grant_ring(), writer, house.clock)
+
+
+def _state(house: House) -> dict[str, object]:
+    return dict(json.loads((house.settings.state_dir / "worker.json").read_text()))
+
+
+def test_the_same_is_told_once_an_hour(house: House, tmp_path: Path) -> None:
+    _command(house, f"sh -c 'echo told >> {tmp_path / 'told'}'")
+    with raising(house) as alerts_of_it:
+        for _ in range(3):
+            alerts_of_it.tell(Code.THERMAL, "it is hot")
+        house.clock.advance(COOLDOWN - 1)
+        alerts_of_it.tell(Code.THERMAL, "it is hot")
+        assert len(system_drafts(house)) == 1
+        house.clock.advance(1)
+        alerts_of_it.tell(Code.THERMAL, "it is hot")
+    assert len(system_drafts(house)) == 2
+    assert (tmp_path / "told").read_text() == "told\n" * 2
+    assert codes(house) == ["thermal", "thermal"]
+
+
+def test_something_else_is_told_at_once(house: House) -> None:
+    draft = house.draft().id
+    with raising(house) as alerts_of_it:
+        alerts_of_it.tell(Code.THERMAL, "it is hot")
+        alerts_of_it.tell(Code.THERMAL, "it is hotter")
+        alerts_of_it.tell(Code.WORKER_DEAD, "it is hot")
+        alerts_of_it.tell(Code.THERMAL, "it is hot", draft_id=draft)
+    assert len(system_drafts(house)) == 4
+
+
+def test_of_one_draft_the_same_code_is_told_once_whatever_the_words(house: House) -> None:
+    first, second = house.draft().id, house.draft().id
+    with raising(house) as alerts_of_it:
+        for draft_id, words in ((first, "one"), (first, "two"), (second, "one")):
+            alerts_of_it.tell(Code.IN_DOUBT, words, draft_id=draft_id)
+    assert [alert["draft_id"] for alert in alerts(house)] == [first, second]
+
+
+def test_a_restart_within_the_hour_does_not_tell_the_same_again(house: House) -> None:
+    """Also where the run between had nothing to tell."""
+    for has_news in (True, False, True):
+        with raising(house) as alerts_of_it:
+            if has_news:
+                alerts_of_it.tell(Code.THERMAL, "it is hot")
+            else:
+                alerts_of_it.state.write({"state": "0 being sent"})  # as the loop does each time round
+    assert len(system_drafts(house)) == 1
+
+
+def test_what_lasts_is_open_until_it_is_over(house: House) -> None:
+    with raising(house) as alerts_of_it:
+        alerts_of_it.tell(Code.CIRCUIT_OPEN, "the login was refused", lasts=True)
+        alerts_of_it.tell(Code.THERMAL, "it is hot")
+        assert _state(house)["open"] == [{"code": "circuit_open", "message": "the login was refused"}]
+        house.clock.advance(12 * HOUR)
+        alerts_of_it.over(Code.THERMAL)
+        assert _state(house)["open"] == [{"code": "circuit_open", "message": "the login was refused"}]
+        alerts_of_it.over(Code.CIRCUIT_OPEN)
+    assert _state(house)["open"] == []
+    assert codes(house) == ["circuit_open", "thermal"]
+
+
+def test_what_a_dead_worker_said_to_be_open_is_for_its_successor_to_find_out(house: House) -> None:
+    with raising(house) as alerts_of_it:
+        alerts_of_it.tell(Code.CIRCUIT_OPEN, "the login was refused", lasts=True)
+    house.drain()
+    assert not _state(house).get("open")
+
+
+def test_an_alert_of_the_future_silences_nothing_for_ever(house: House) -> None:
+    """A clock that was ahead, or a hand in the state file."""
+    house.clock.advance(48 * HOUR)
+    with raising(house) as alerts_of_it:
+        alerts_of_it.tell(Code.THERMAL, "it is hot")
+    house.clock.advance(-48 * HOUR + SECOND)
+    with raising(house) as alerts_of_it:
+        alerts_of_it.tell(Code.THERMAL, "it is hot")
+    assert len(system_drafts(house)) == 2
+
+
+STRANGE = [
+    "[5]",
+    "5",
+    '"worker"',
+    "{}",
+    '[{"code": "thermal"}]',
+    '[{"code": "thermal", "message": "it is hot", "draft_id": null, "at": "yesterday"}]',
+    '[{"code": "thermal", "message": "it is hot", "draft_id": null, "at": null}]',
+]
+
+
+def test_a_state_file_written_by_a_stranger_stops_no_alert(house: House) -> None:
+    for number, earlier in enumerate(STRANGE, start=1):
+        (house.settings.state_dir / "worker.json").write_text(f'{{"alerts": {earlier}}}')
+        with raising(house) as alerts_of_it:
+            alerts_of_it.tell(Code.THERMAL, "it is hot")
+        assert len(system_drafts(house)) == number, earlier
+
+
+def test_only_the_last_are_kept(house: House) -> None:
+    with raising(house) as alerts_of_it:
+        for number in range(25):
+            alerts_of_it.tell(Code.THERMAL, f"it is {number} degrees", by_mail=False)
+    assert [alert["message"] for alert in alerts(house)] == [f"it is {number} degrees" for number in range(5, 25)]
+
+
+def test_a_state_file_that_cannot_be_written_keeps_nothing_from_anybody(house: House) -> None:
+    (house.settings.state_dir / "worker.json").mkdir()
+    with raising(house) as alerts_of_it, suppress(OutboxError):
+        alerts_of_it.tell(Code.THERMAL, "it is hot")
+    assert len(system_drafts(house)) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,11 @@ import pytest
 from outbox.core.lifecycle import State
 from tests.house import FOUNDER, JANE, House
 from tests.relay.scripted import Hold, Keep, Phase, Say, Script, ScriptedRelay
-from tests.worker.hand import codes, ended, on_wall_clock, start_worker
+from tests.worker.hand import codes, ended, on_wall_clock, start_worker, still_runs
 
 HELD_IN_GAP: Script = {Phase.DOT: [Keep(), Hold(), Say(b"250 2.0.0 Ok: queued as 1F2E3D\r\n")]}
 HELD_BEFORE_GAP: Script = {Phase.MAIL: [Hold(), Say(b"250 2.1.0 Ok\r\n")]}
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-
-
-def _still_runs(process: subprocess.Popen[str], seconds: float) -> bool:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -52,7 +43,7 @@ def test_a_worker_that_is_owed_a_reply_waits_for_it_and_claims_no_more(tmp_path:
         process = start_worker(house)
         relay.wait_until_holding()
         process.send_signal(number)
-        assert _still_runs(process, 1)
+        assert still_runs(process, 1)
         waiting = house.approved(subject="Another")
         relay.release()
         code, said = ended(process)
@@ -128,8 +119,8 @@ def test_a_worker_killed_in_the_gap_leaves_it_to_the_operator(tmp_path: Path) ->
             on_wall_clock(house).drain()
         assert house.story(draft.id).draft.state is State.EXECUTING
         assert len(relay.to(JANE)) == 1
-        assert len(relay.to(FOUNDER)) == 1  # the alert, once
-        assert codes(house) == ["in_doubt"]
+        assert len(relay.to(FOUNDER)) == 1  # told once
+        assert codes(house) == ["worker_dead", "in_doubt"]
 
 
 def test_a_worker_beside_a_living_one_leaves_its_attempts_alone(tmp_path: Path) -> None:
@@ -160,7 +151,7 @@ def test_a_worker_that_is_stopped_while_the_database_is_locked_still_ends(tmp_pa
             relay.release()
             assert relay.spoke.wait(20)  # from here on it wants to enter the gap
             process.terminate()
-            assert _still_runs(process, 2)
+            assert still_runs(process, 2)
             other.execute("ROLLBACK")
         code, said = ended(process)
         assert code == 0, said
@@ -179,7 +170,7 @@ def test_a_gap_that_took_too_long_to_store_is_no_leave_to_send(tmp_path: Path) -
         with house.connection() as other:
             other.execute("BEGIN IMMEDIATE")
             relay.release()
-            assert _still_runs(process, 3)
+            assert still_runs(process, 3)
             other.execute("ROLLBACK")
         code, said = ended(process)
         assert code == 0, said

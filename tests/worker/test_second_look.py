@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.worker.lock import WorkerLock, is_alive
+from outbox.lock import WorkerLock, is_alive
 from tests.house import House
 
 

@@ -7,14 +7,13 @@ server that sends an octet now and then, and keeps the last ten commands, the lo
 from __future__ import annotations
 
 import imaplib
+import math
 import socket
 import ssl
 import time
 from contextlib import suppress
 
-from outbox.inbox.incoming import LARGEST_MESSAGE
-
-MOST_OCTETS = 2 * LARGEST_MESSAGE  # that may answer one command
+MOST_OCTETS = 50 * 1024 * 1024  # that may answer one command: twice the largest message that is read
 MOST_LINES = 100_000  # the same; each is an object in memory, however short
 LONGEST_LINE = 4 * 1024 * 1024  # a SEARCH names half a million messages in one line
 LONGEST_ANSWER = 600.0  # seconds that one command may take, however steadily octets come
@@ -24,11 +23,15 @@ _CHUNK = 64 * 1024
 class Wire(imaplib.IMAP4):
     """Connects as it is made. `timeout` in seconds is for each silence of the server; without `context`, no TLS.
 
+    From `ends_at` on, by the monotonic clock, nothing more is waited for.
+
     What the library documents as overridable is overridden; tests/inbox/test_imap.py holds the rest of what is used.
     """
 
-    def __init__(self, host: str, port: int, *, context: ssl.SSLContext | None, timeout: float) -> None:
-        self._context, self._patience = context, timeout
+    def __init__(
+        self, host: str, port: int, *, context: ssl.SSLContext | None, timeout: float, ends_at: float = math.inf
+    ) -> None:
+        self._context, self._patience, self._ends_at = context, timeout, ends_at
         self._unread = bytearray()
         self._idle_tag: bytes | None = None
         self.allow()
@@ -52,7 +55,7 @@ class Wire(imaplib.IMAP4):
     def allow(self) -> None:
         """Begin to count anew, before each command: octets, lines, time."""
         self._octets_left, self._lines_left = MOST_OCTETS, MOST_LINES
-        self._deadline = time.monotonic() + LONGEST_ANSWER
+        self._deadline = min(time.monotonic() + LONGEST_ANSWER, self._ends_at)
 
     def readline(self) -> bytes:
         """The next line with its end, or nothing where the server has hung up."""
@@ -84,6 +87,8 @@ class Wire(imaplib.IMAP4):
     def _receive(self, seconds: float) -> bool:
         """Whether more came; false at the end of the stream. Raises TimeoutError."""
         left = self._deadline - time.monotonic()
+        if left <= 0 and self._deadline == self._ends_at:
+            raise TimeoutError
         if left <= 0:
             raise self.abort(f"one answer took over {LONGEST_ANSWER:g} s")
         self.sock.settimeout(min(seconds, left))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import imaplib
+import math
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from imapclient import IMAPClient  # type: ignore[import-untyped]  # it has hints, and no py.typed
-from imapclient.exceptions import LoginError  # type: ignore[import-untyped]  # the same
+from imapclient.exceptions import InvalidCriteriaError, LoginError  # type: ignore[import-untyped]  # the same
 
 from outbox.core.errors import Code, Unavailable
-from outbox.inbox.wire import Wire
+from outbox.imap.wire import Wire
 
 IDLE_AGAIN = 9 * 60.0  # seconds; servers end IDLE after 30 minutes, and some routers forget after 10
 LONGEST_WORDS = 200  # characters of a server's own
@@ -31,7 +33,11 @@ BROKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where to connect, as whom, and how the folder is opened; `timeout` in seconds for each silence of the server."""
+    """Where to connect, as whom, and how the folder is opened; `timeout` in seconds for each silence of the server.
+
+    From `ends_at` on, by the monotonic clock, nothing more is waited for. `section` of the settings says all this, and
+    `then` is what becomes of a failure that may pass.
+    """
 
     host: str
     port: int
@@ -41,11 +47,19 @@ class Account:
     folder: str
     read_only: bool
     timeout: float
+    ends_at: float = math.inf
+    section: str = "mailbox"
+    then: str = "it is tried again"
 
     @property
     def place(self) -> str:
         """For people."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def setting(self) -> str:
+        """The setting that says where it is."""
+        return f"{self.section}.url"
 
 
 class Session:
@@ -89,17 +103,27 @@ class Session:
 
 def connect(account: Account, secret: str, now: float) -> Session:
     """Connect, log in, open the folder. Raises Unavailable; nothing is left open then."""
+    client, wire = reach(account, secret)
     with ExitStack() as unless_open:
-        with _blaming(account, "cannot be reached"):
-            wire = Wire(account.host, account.port, context=account.context, timeout=account.timeout)
         unless_open.callback(wire.shutdown)
-        client = _Client(wire, account)
-        _log_in(client, wire, account, secret)
         with _blaming(account, "broke off as the folder was opened"):
             opened = _open_folder(client, wire, account)
             session = Session(client, wire, opened, now)
         unless_open.pop_all()
     return session
+
+
+def reach(account: Account, secret: str) -> tuple[IMAPClient, Wire]:
+    """Connect and log in; no folder is open yet. Raises Unavailable; nothing is left open then."""
+    with ExitStack() as unless_in:
+        with _blaming(account, "cannot be reached"):
+            timeout = min(account.timeout, max(account.ends_at - time.monotonic(), 0.01))
+            wire = Wire(account.host, account.port, context=account.context, timeout=timeout, ends_at=account.ends_at)
+        unless_in.callback(wire.shutdown)
+        client = _Client(wire, account)
+        _log_in(client, wire, account, secret)
+        unless_in.pop_all()
+    return client, wire
 
 
 @contextmanager
@@ -112,13 +136,13 @@ def _blaming(account: Account, what: str) -> Iterator[None]:
 
 def unavailable(account: Account, what: str, error: BaseException) -> Unavailable:
     """One line: what happened, to what, what to do."""
-    words = f"mailbox.url: {account.place} {what}: {words_of(error)}; {_advice(error)}"
-    return Unavailable(Code.MAILBOX_UNREACHABLE, words, field="mailbox.url")
+    words = f"{account.setting}: {account.place} {what}: {words_of(error)}; {_advice(account, error)}"
+    return Unavailable(Code.MAILBOX_UNREACHABLE, words, field=account.setting)
 
 
 def is_refusal(error: BaseException) -> bool:
     """Whether this was a whole NO or BAD, after which the connection is as good as before."""
-    return type(error) is imaplib.IMAP4.error
+    return type(error) in {imaplib.IMAP4.error, InvalidCriteriaError}  # the second is a BAD to SEARCH, with advice
 
 
 def words_of(error: BaseException) -> str:
@@ -131,7 +155,7 @@ def words_of(error: BaseException) -> str:
         return f"TLS failed ({str(error.reason).lower().replace('_', ' ')})"
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    text = _IMAPLIB.sub("", _text_of(error))
+    text = _IMAPLIB.sub("", _text_of(error).partition("\n\n")[0])
     return "it hung up" if text == "socket error: EOF" else _cleaned(text)
 
 
@@ -140,12 +164,13 @@ def _text_of(error: BaseException) -> str:
     return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
 
 
-def _advice(error: BaseException) -> str:
+def _advice(account: Account, error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "mailbox.url must name the host as its certificate does, and the authority be trusted (SSL_CERT_FILE)"
+        named = f"{account.setting} must name the host as its certificate does"
+        return f"{named}, and the authority be trusted (SSL_CERT_FILE)"
     if isinstance(error, (socket.gaierror, ConnectionRefusedError, ssl.SSLError)):
-        return "see that mailbox.url has the right host and port"
-    return "it is tried again"
+        return f"see that {account.setting} has the right host and port"
+    return account.then
 
 
 def _cleaned(text: str, *secrets: str) -> str:
@@ -212,7 +237,9 @@ def _login(client: IMAPClient, account: Account, secret: str) -> tuple[Callable[
         raise _no_such_login(account, 'mailbox.auth: {} takes no password; is auth = "xoauth2" meant?')
     said = account.username + secret
     if not said.isascii() or not said.isprintable():
-        raise _no_such_login(account, "mailbox.password_file: {} takes no login with characters beyond ASCII")
+        raise _no_such_login(
+            account, account.section + ".password_file: {} takes no login with characters beyond ASCII"
+        )
     quoted = account.username.replace("\\", "\\\\").replace('"', '\\"')  # imaplib quotes the password alone
     return lambda: client.login(f'"{quoted}"', secret), f"{account.username} {secret}"
 
@@ -223,8 +250,8 @@ def _no_such_login(account: Account, words: str) -> Unavailable:
 
 def _broke_at_login(account: Account) -> Unavailable:
     """Without the server's words: what it repeats here may be the password in an unforeseen spelling."""
-    words = f"mailbox.url: {account.place} broke off during the login; it is tried again"
-    return Unavailable(Code.MAILBOX_UNREACHABLE, words, field="mailbox.url")
+    words = f"{account.setting}: {account.place} broke off during the login; {account.then}"
+    return Unavailable(Code.MAILBOX_UNREACHABLE, words, field=account.setting)
 
 
 def _refused(account: Account, cause: BaseException, secret: str, answer: str) -> Unavailable:
@@ -234,9 +261,9 @@ def _refused(account: Account, cause: BaseException, secret: str, answer: str) -
     encoded = (base64.b64encode(one.encode()).decode() for one in (answer, secret))
     words = _cleaned(text, *encoded, answer, secret, secret.replace("\\", "\\\\").replace('"', '\\"'))
     if text.upper().startswith(_PASSING):
-        said_now = f"mailbox.url: {account.place} cannot take a login now: {words}; it is tried again"
-        return Unavailable(Code.MAILBOX_UNREACHABLE, said_now, field="mailbox.url")
-    setting = "mailbox.auth" if account.xoauth2 else "mailbox.password_file"
+        said_now = f"{account.setting}: {account.place} cannot take a login now: {words}; {account.then}"
+        return Unavailable(Code.MAILBOX_UNREACHABLE, said_now, field=account.setting)
+    setting = "mailbox.auth" if account.xoauth2 else f"{account.section}.password_file"
     refused = f"{setting}: {account.place} refuses the login of {account.username}: {words}"
     return Unavailable(Code.MAILBOX_REFUSED, refused, field=setting)
 

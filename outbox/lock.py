@@ -20,7 +20,10 @@ class WorkerLock:
         except OSError as error:
             name = "database.state_dir"
             raise ConfigError(Code.CONFIG_INVALID, f"{name}: {self._file}: {error.strerror}", field=name) from error
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # nobody else's: whoever looks at it holds it for a moment
+        if os.geteuid() == 0:  # run by hand; the worker's own user is to see that it has ended
+            owner = state_dir.stat()
+            os.fchown(self._descriptor, owner.st_uid, owner.st_gid)
 
     @property
     def is_held(self) -> bool:
@@ -36,21 +39,25 @@ class WorkerLock:
         os.close(self._descriptor)
 
 
-def is_alive(state_dir: Path, worker_id: str) -> bool | None:
-    """Whether a worker holds its lock; None where there is no lock file. That of a dead one is taken away."""
+def is_alive(state_dir: Path, worker_id: str, *, bury: bool = True) -> bool | None:
+    """Whether a worker holds its lock; None where there is no lock file. A dead one's is taken away, to `bury` it.
+
+    What another user's lock says cannot be told from here: it counts as held.
+    """
     file = _file(state_dir, worker_id)
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except PermissionError:
-        return True  # another user's: it cannot be told from here, and nothing of it is let go
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     else:
-        file.unlink(missing_ok=True)
+        if bury:
+            file.unlink(missing_ok=True)
         return False
     finally:
         os.close(descriptor)
@@ -58,3 +65,9 @@ def is_alive(state_dir: Path, worker_id: str) -> bool | None:
 
 def _file(state_dir: Path, worker_id: str) -> Path:
     return state_dir / f"worker-{worker_id}.lock"
+
+
+def living(state_dir: Path) -> list[str]:
+    """The workers that hold a lock here."""
+    names = [file.name.removeprefix("worker-").removesuffix(".lock") for file in state_dir.glob("worker-*.lock")]
+    return [name for name in sorted(names) if is_alive(state_dir, name, bury=False)]

@@ -7,14 +7,14 @@ import subprocess
 
 from outbox.core.errors import Code, Unavailable
 
-_TIMEOUT = 30  # seconds
+_TIMEOUT = 30.0  # seconds
 
 
-def access_token(command: str) -> str:
-    """What the command prints. Raises Unavailable, without its output, where it fails or prints nothing."""
+def access_token(command: str, *, timeout: float = _TIMEOUT) -> str:
+    """What the command prints. Raises Unavailable, without its output, where it fails, or prints nothing in time."""
     try:
         done = subprocess.run(  # noqa: S603  the operator's own command, without a shell
-            shlex.split(command), capture_output=True, timeout=_TIMEOUT, check=True, stdin=subprocess.DEVNULL
+            shlex.split(command), capture_output=True, timeout=timeout, check=True, stdin=subprocess.DEVNULL
         )
         token = done.stdout.decode("ascii").strip()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:

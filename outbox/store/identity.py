@@ -1,0 +1,61 @@
+"""Which database this is, and what a ledger outside of it can be held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from outbox.core.lifecycle import Outcome
+from outbox.store.schema import attempts, identity
+
+_IN_ONE_STATEMENT = 500
+NEWEST = 1000  # attempts that are looked for in the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The database's id, and since when (microseconds UTC) its gaps are in a ledger."""
+
+    id: str
+    ledger_since: int
+
+
+def identity_of(connection: Connection) -> Identity:
+    """The database's own name."""
+    row = connection.execute(select(identity)).one()
+    return Identity(row.id, row.ledger_since)
+
+
+def has_gaps_since(connection: Connection, since: int) -> bool:
+    """Whether any attempt entered the gap since an instant."""
+    query = select(attempts.c.id).where(attempts.c.gap_at.is_not(None), attempts.c.gap_at >= since).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def newest_gap(connection: Connection) -> int:
+    """When the newest gap was entered (microseconds UTC); 0 where none was."""
+    return connection.execute(select(func.max(attempts.c.gap_at))).scalar_one() or 0
+
+
+def unknown_gaps(connection: Connection, attempt_ids: Sequence[str]) -> list[str]:
+    """Those of these attempts that the database does not know to have entered the gap."""
+    unknown: list[str] = []
+    for start in range(0, len(attempt_ids), _IN_ONE_STATEMENT):
+        part = attempt_ids[start : start + _IN_ONE_STATEMENT]
+        query = select(attempts.c.id).where(attempts.c.id.in_(part), attempts.c.gap_at.is_not(None))
+        known = set(connection.execute(query).scalars())
+        unknown += [one for one in part if one not in known]
+    return unknown
+
+
+def newest_accepted(connection: Connection, since: int) -> list[str]:
+    """The newest attempts that the relay accepted, entered since an instant."""
+    query = (
+        select(attempts.c.id)
+        .where(attempts.c.outcome == Outcome.ACCEPTED.value, attempts.c.gap_at >= since)
+        .order_by(attempts.c.id.desc())
+        .limit(NEWEST)
+    )
+    return list(connection.execute(query).scalars())

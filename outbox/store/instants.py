@@ -1,0 +1,37 @@
+"""The highest instant that was stored, which no clock may be far behind; and a person's word that a clock is right."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select, update
+
+from outbox.core.errors import Code, StateRefused
+from outbox.store.schema import attempts, clock, workers
+from outbox.store.writer import Transaction
+
+
+def newest_instant_of_workers(connection: Connection) -> int:
+    """When, in microseconds UTC, a worker last came, went, claimed or heard an answer; 0 where none ever did.
+
+    What a clock wrote that a person has called wrong since is left out.
+    """
+    believed = connection.execute(select(clock)).one()
+    newest = _newest(connection)
+    return newest if newest > believed.ignored_until else min(newest, believed.believed_at)
+
+
+def believe_clock(tx: Transaction, *, by: str, now: int) -> None:
+    """Take `now` for right, whatever was written ahead of it. Raises StateRefused where nothing is ahead."""
+    newest = _newest(tx.connection)
+    if newest <= now:
+        raise StateRefused(Code.STATE_CONFLICT, "nothing that is stored is ahead of this clock; nothing was changed")
+    tx.connection.execute(update(clock).values(believed_at=now, ignored_until=newest))
+    tx.journal("clock", now=now, detail={"by": by, "ignored_until": newest})
+
+
+def _newest(connection: Connection) -> int:
+    came = connection.execute(select(func.max(workers.c.started_at))).scalar()
+    went = connection.execute(select(func.max(workers.c.ended_at))).scalar()
+    tried = connection.execute(
+        select(attempts.c.started_at, attempts.c.gap_at, attempts.c.ended_at).order_by(attempts.c.id.desc()).limit(1)
+    ).one_or_none()
+    return max((instant for instant in (came, went, *(tried or ())) if instant is not None), default=0)
