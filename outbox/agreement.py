@@ -9,7 +9,7 @@ from outbox.core.errors import Code
 from outbox.core.signing import KeyRing
 from outbox.ledger import Ledger, LedgerRefused
 from outbox.store.engine import Database
-from outbox.store.identity import has_gaps_since, identity_of, newest_accepted, unknown_gaps
+from outbox.store.identity import has_gaps_since, identity_of, knows_fence, newest_accepted, unknown_gaps
 
 _TODO = (
     "nothing is sent till then. Put back what belongs together, or see docs/howto/backup.md and run "
@@ -62,8 +62,15 @@ def _refuse_other_times(ledger: Ledger, database: Database, since: int) -> None:
     written = ledger.unfenced()
     with database.reading() as connection:
         unknown = unknown_gaps(connection, written)
+        is_fenced = ledger.fence is None or knows_fence(connection, ledger.fence)
         accepted = newest_accepted(connection, max(since, ledger.fenced_at))
     ledger.catch_up()
+    if not is_fenced:
+        raise LedgerRefused(
+            Code.LEDGER_AHEAD,
+            f"the ledger has a fence that {database.path} does not know: it was restored again since; {_TODO}",
+            field="database.state_dir",
+        )
     if unknown:
         raise LedgerRefused(
             Code.LEDGER_AHEAD,

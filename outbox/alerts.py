@@ -6,7 +6,7 @@ import logging
 import shlex
 import subprocess
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from outbox.clock import Clock, new_id
 from outbox.config import Settings
@@ -34,11 +34,12 @@ class Alert:
     message: str
     draft_id: str | None
     at: int
+    told: bool = False  # whoever is to be told has been, as far as it lies with this process
 
     def repeats(self, earlier: Alert) -> bool:
         """Whether it says the same again: of one draft the same code, else the same words."""
         same = self.message == earlier.message if self.draft_id is None else self.draft_id == earlier.draft_id
-        return same and self.code == earlier.code and 0 <= self.at - earlier.at < COOLDOWN
+        return earlier.told and same and self.code == earlier.code and 0 <= self.at - earlier.at < COOLDOWN
 
 
 class Alerts:
@@ -67,13 +68,14 @@ class Alerts:
         """
         message = printable(message).replace("=?", "= ?")
         alert = Alert(code, message, draft_id, self._clock())
-        log.error(message, extra={"action": "alert", "code": code.value, "draft": draft_id})
         with self._guard:
             repeated = any(alert.repeats(earlier) for earlier in self._raised)
             if lasts:
                 self._open[code] = message
             if not repeated:
                 self._raised = [*self._raised, alert][-_KEPT:]
+        level = logging.INFO if repeated else logging.ERROR
+        log.log(level, "%s", message, extra={"action": "alert", "code": code.value, "draft": draft_id})
         self._write_state()
         if repeated:
             return
@@ -81,6 +83,9 @@ class Alerts:
         if by_mail:
             for operator in self._operators:
                 self._insert_draft(alert, operator)
+        with self._guard:
+            self._raised = [replace(one, told=True) if one == alert else one for one in self._raised]
+        self._write_state()
 
     def over(self, code: Code) -> None:
         """What lasted is over."""
@@ -143,7 +148,8 @@ def _earlier(state: StateFile) -> list[Alert]:
 def _parse(fields: object) -> Alert | None:
     match fields:
         case {"code": str(code), "message": str(message), "draft_id": None | str() as draft_id, "at": int(at)}:
-            return Alert(Code(code), message, draft_id, at) if code in set(Code) else None
+            told = isinstance(fields, dict) and fields.get("told") is True
+            return Alert(Code(code), message, draft_id, at, told) if code in set(Code) else None
     return None
 
 

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from outbox.core.address import comparable, domain, without_extension
 from outbox.core.errors import Code, ConfigError
-from outbox.sections import MailboxSettings
 
 if TYPE_CHECKING:
     from outbox.config import Settings
@@ -27,7 +26,10 @@ def refuse_contradictions(settings: Settings) -> None:
     _refuse_wrong_additions(settings)
     _refuse_unused_proofs(settings)
     _refuse_wrong_approvers(settings)
-    _refuse_wrong_mailbox(settings.mailbox)
+    if settings.mailbox.url is not None and not settings.mailbox.url.startswith("maildir:"):
+        _refuse_wrong_server(settings.mailbox.url, "mailbox.url", '"maildir:PATH", or ')
+    if settings.reconcile.mailbox.url is not None:
+        _refuse_wrong_server(settings.reconcile.mailbox.url, "reconcile.mailbox.url")
     if settings.approval.address is not None:
         _refuse_wrong_address(settings, settings.approval.address)
 
@@ -67,14 +69,16 @@ def _refuse_wrong_approvers(settings: Settings) -> None:
             raise invalid(f"{name}.also", f"{address_of_ours} is the approval address, which is no person's")
 
 
-def _refuse_wrong_mailbox(mailbox: MailboxSettings) -> None:
-    if mailbox.url is None or mailbox.url.startswith("maildir:"):
-        return
-    parts = urlsplit(mailbox.url)
-    if parts.scheme not in {"imaps", "imap"} or not parts.hostname or parts.username or parts.password or parts.query:
-        raise invalid("mailbox.url", '"maildir:PATH", or "imaps://HOST:993/FOLDER" without a login in it')
-    if parts.scheme == "imap" and not is_loopback(parts.hostname):
-        raise invalid("mailbox.url", "imap:// is in clear, and only for a server on loopback; write imaps://")
+def _refuse_wrong_server(url: str, name: str, otherwise: str = "") -> None:
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in {"imaps", "imap"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no host or port can be so
+        is_whole = False
+    if not is_whole or parts.username or parts.password or parts.query:
+        raise invalid(name, f'{otherwise}"imaps://HOST:993/FOLDER" without a login in it')
+    if parts.scheme == "imap" and not is_loopback(parts.hostname or ""):
+        raise invalid(name, "imap:// is in clear, and only for a server on loopback; write imaps://")
 
 
 def _refuse_wrong_address(settings: Settings, address: str) -> None:

@@ -65,8 +65,12 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """The operator vouched for the database as it was then: what stands before is not looked for in it."""
+    """The operator vouched for the database as it was then: what stands before is not looked for in it.
 
+    `fence` is the id under which the database knows of it: one that does not was restored since.
+    """
+
+    fence: str
     at: int
     by: str
     note: str
@@ -94,7 +98,8 @@ class Ledger:
         self._by_draft: dict[str, list[str]] = {}
         self._heard: dict[str, Heard] = {}
         self._unfenced: dict[str, None] = {}
-        self.fenced_at = 0  # microseconds UTC of the last fence
+        self.fence: str | None = None  # the last one,
+        self.fenced_at = 0  # and when it was (microseconds UTC)
 
     @property
     def folder(self) -> Path:
@@ -159,7 +164,7 @@ class Ledger:
 
         Raises Unavailable: then none of them may be relied on.
         """
-        with self._guard, self._locked():
+        with self._locked(), self._guard:
             self._refuse_broken()
             self._read(to_write=True)
             self._refuse_repeated(lines)
@@ -261,9 +266,9 @@ class Ledger:
                 self._unfenced[attempt] = None
             case Heard(attempt):
                 self._heard.setdefault(attempt, line)
-            case Fenced(at):
+            case Fenced(fence, at):
                 self._unfenced.clear()
-                self.fenced_at = at
+                self.fence, self.fenced_at = fence, at
 
     def _write(self, octets: bytes, *, durable: bool) -> None:
         try:

@@ -33,9 +33,10 @@ class WorkerLock:
         except FileNotFoundError:
             return False
 
-    def release(self) -> None:
-        """Let go, and leave no file behind."""
-        self._file.unlink(missing_ok=True)
+    def release(self, *, keep_file: bool = False) -> None:
+        """Let go, and leave no file behind, unless it is to say that this worker is dead."""
+        if not keep_file:
+            self._file.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

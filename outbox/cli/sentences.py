@@ -125,8 +125,8 @@ def _done(event: Event, draft: DraftView) -> str | None:
     if event.detail.get("outcome") != Outcome.IN_DOUBT or draft.kind == SYSTEM_KIND:
         return None  # where the draft went has an event of its own
     return (
-        f"in doubt whether {_name(draft)} was sent: {_heard(_attempt(event))}. It is not sent again by itself. Ask the "
-        f"relay's operator for Message-ID {shown(draft.message_id)}; `outbox show {shown(draft.id)}` has the rest"
+        f"in doubt whether {_name(draft)} was sent: {_heard(_attempt(event))}. It is not sent again by itself; "
+        f"`outbox reconcile {shown(draft.id)}` looks for evidence of it"
     )
 
 
@@ -149,6 +149,11 @@ def _expired(_event: Event, draft: DraftView) -> str:
 
 def _asked_to_stop(_event: Event, draft: DraftView) -> str:
     return f"asked to stop {_name(draft)}, which is being sent"
+
+
+def _settled(event: Event, draft: DraftView) -> str:
+    decided = shown(event.detail.get("as")).replace("_", " ")
+    return f"{shown(event.detail.get('by'))} settled {_name(draft)} as {decided}: {shown(event.detail.get('note'))}"
 
 
 def _tripped(event: Event) -> str:
@@ -175,9 +180,13 @@ _ABOUT_A_DRAFT: dict[str, Callable[[Event, DraftView], str | None]] = {
     "complete": _completed,
     "fail": _failed,
     "refuse": _refused,
+    "settlement": _settled,
 }
 _ON_ITS_OWN: dict[str, Callable[[Event], str | None]] = {
     "reply": lambda event: _replied(event, None),
     "trip": _tripped,
     "cool": _cooled,
+    "pause": lambda event: f"{shown(event.detail.get('by'))} paused it: {shown(event.detail.get('reason'))}",
+    "resume": lambda event: f"{shown(event.detail.get('by'))} let it go on",
+    "fence": lambda event: f"{shown(event.detail.get('by'))} accepted a restored database",
 }

@@ -8,7 +8,7 @@ from typing import Literal
 from outbox.alerts import Alerts
 from outbox.clock import Clock, new_id
 from outbox.core.address import comparable
-from outbox.core.errors import PolicyRefused, StateRefused, VerificationFailed
+from outbox.core.errors import Code, PolicyRefused, StateRefused, VerificationFailed
 from outbox.core.grant import without_tokens
 from outbox.core.lifecycle import Outcome, Room, State
 from outbox.core.notice import NOTICE_TTL, sign_notice
@@ -22,6 +22,7 @@ from outbox.store.tellings import Telling, due_endings, tell_ending_once
 from outbox.store.views import AttemptView, Story, last_counted_reply, story
 from outbox.store.writer import Writer
 
+_MAY_HAVE_LEFT = {Code.RESTORED.value, Code.POSSIBLY_SENT.value, Code.IN_DOUBT.value, Code.SETTLED.value}
 log = logging.getLogger("outbox.inbox")
 _PROBLEMS = {State.FAILED, State.REFUSED, State.EXPIRED, State.EXECUTING}
 
@@ -96,6 +97,12 @@ def _in_words(told: Story, message_id: str) -> tuple[str, str]:
     """What happened in two or three words, and the whole of it."""
     draft = told.draft
     last = told.attempts[-1] if told.attempts else None
+    if draft.state is not State.COMPLETED and draft.error and draft.error[0] in _MAY_HAVE_LEFT:
+        why = fenced(visible(without_tokens(draft.error[1])))
+        return (
+            "Not sent again",
+            f"It is not sent again by itself; whether it left before, only the operator knows:\n\n{why}",
+        )
     match draft.state:
         case State.COMPLETED:
             return "Sent", _sent(told, last, message_id)

@@ -204,7 +204,8 @@ class Desk:
     def believe_clock(self) -> None:
         """Say that the clock is right now, and was ahead before. Raises StateRefused where nothing is ahead of it."""
         now, by = self._clock(), person()
-        self._writer.run(lambda tx: believe_clock(tx, by=by, now=now))
+        longest = 2 * max(self._settings.relay.retry) * MICROSECONDS
+        self._writer.run(lambda tx: believe_clock(tx, by=by, now=now, longest=longest))
 
     def accept_fence(self, *, note: str | None, even_so: bool = False) -> FenceReport:
         """Vouch for a database that was restored. Raises TryLater, StateRefused, UsageError."""

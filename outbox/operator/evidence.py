@@ -6,7 +6,6 @@ ever concludes that a draft did not leave.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import selectors
 import shlex
@@ -84,7 +83,7 @@ def _account(settings: Settings, timeout: float) -> tuple[Account, Callable[[], 
 
     own, inbox = settings.reconcile.mailbox, settings.mailbox
     section = "reconcile.mailbox" if own.url or own.username else "mailbox"
-    server = _server(own.url or inbox.url or "", "reconcile.mailbox.url" if own.url else "mailbox.url")
+    server = _server(own.url or inbox.url or "")
     username = own.username if own.url or own.username else inbox.username
     if not username:
         raise _missing(f"{section}.username")
@@ -113,28 +112,11 @@ def _account(settings: Settings, timeout: float) -> tuple[Account, Callable[[], 
     return account, secret
 
 
-def _server(url: str, name: str) -> SplitResult:
+def _server(url: str) -> SplitResult:
     if not url or url.startswith("maildir:"):
         words = "reconcile.mailbox.url is not set, and mailbox.url is no IMAP server"
         raise ConfigError(Code.SETTING_MISSING, words, field="reconcile.mailbox.url")
-    try:
-        parts = urlsplit(url)
-        wrong = parts.scheme not in {"imaps", "imap"} or not parts.hostname or parts.port == 0
-    except ValueError:
-        wrong = True
-    if wrong:
-        raise ConfigError(Code.CONFIG_INVALID, f'{name}: "imaps://HOST:993" is needed to look into folders', field=name)
-    if parts.scheme == "imap" and not _is_loopback(parts.hostname or ""):
-        words = f"{name}: imap:// is in clear, and only for a server on loopback; write imaps://"
-        raise ConfigError(Code.CONFIG_INVALID, words, field=name)
-    return parts
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return urlsplit(url)
 
 
 def _password(settings: Settings) -> str:

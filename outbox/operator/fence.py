@@ -20,7 +20,7 @@ from outbox.ledger import NAME, Fenced, Ledger, LedgerRefused
 from outbox.lock import WorkerLock, living
 from outbox.operator.settling import person
 from outbox.store.engine import Database
-from outbox.store.identity import identity_of, newest_gap
+from outbox.store.identity import identity_of, is_attempt, newest_gap
 from outbox.store.settlements import (
     Gone,
     Held,
@@ -88,7 +88,7 @@ class Fence:
             ledger = Ledger.begin(folder, self._ring, named.id)
         with self._database.reading() as connection:
             newest = newest_gap(connection)
-        ledger.append([Fenced(max(self._clock(), newest + 1), by, note)])
+        ledger.append([Fenced(self._run_id, max(self._clock(), newest + 1), by, note)])
         ledger.close()
         words = why.message if why is not None else "it was asked for"
         return FenceReport(counted["in doubt"], counted["cancelled"], words, aside)
@@ -124,7 +124,7 @@ class Fence:
         while waits := [one for one in self._waiting() if one[0] in left]:  # an inbox may approve meanwhile
             for draft_id, kind, state in waits:
                 found = _gone(ledger, draft_id)
-                if found is not None and state is State.APPROVED and kind != SYSTEM_KIND:
+                if found is not None and state is State.APPROVED and kind != SYSTEM_KIND and self._is_new(found):
                     gone[draft_id] = found
                     left.discard(draft_id)
                 else:
@@ -138,6 +138,11 @@ class Fence:
         for row in open_rows:
             counted["in doubt"] += self._doubt(row, ledger)
         return counted
+
+    def _is_new(self, gone: Gone) -> bool:
+        """Whether its attempt is none of this database's: one that is was closed as not sent, and stays so."""
+        with self._database.reading() as connection:
+            return not is_attempt(connection, gone.attempt_id)
 
     def _waiting(self) -> list[tuple[str, str, State]]:
         with self._database.reading() as connection:

@@ -17,6 +17,7 @@ from outbox.core.signing import KeyRing
 from outbox.ledger import Ledger
 from outbox.store.drafts import OWN_KEYS, insert_pending
 from outbox.store.engine import Database
+from outbox.store.evidence import evidence_of
 from outbox.store.identity import has_gaps_since, identity_of
 from outbox.store.rows import load_draft
 from outbox.store.views import Story, story
@@ -87,6 +88,10 @@ def _why_possibly_sent(settings: Settings, database: Database, told: Story) -> s
     for attempt in told.attempts:
         if attempt.outcome in _POSSIBLY_SENT or attempt.phase == "gap":
             return f"attempt {attempt.id} ended {attempt.outcome or 'in the gap'}"
+    with database.reading() as connection:
+        proof = next((one for one in evidence_of(connection, told.draft.id) if one.found), None)
+    if proof is not None:
+        return f"{proof.source}: {proof.detail}"
     if told.draft.error is not None and told.draft.error[0] in _DOUBTFUL:
         return told.draft.error[1]
     return _in_ledger(settings, database, told.draft.id)

@@ -9,7 +9,21 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_, exists, insert, not_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    TextClause,
+    and_,
+    exists,
+    insert,
+    not_,
+    select,
+    text,
+    true,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, StateRefused
@@ -63,10 +77,12 @@ _OF_GATE: dict[str, TextClause] = {
 
 
 def _oldest_due(gate_name: str, now: int) -> Select[tuple[str]]:
+    """The draft to claim first. One with an attempt that may be sending it was set back by hand, and is left alone."""
     spent = exists().where(grants.c.draft_id == drafts.c.id, grants.c.expires_at <= now)
+    held = exists().where(attempts.c.draft_id == drafts.c.id, text("attempts.phase <> 'done'"))
     return (
         select(drafts.c.id)
-        .where(_OF_GATE[gate_name], drafts.c.not_before <= now, drafts.c.expires_at > now, not_(spent))
+        .where(_OF_GATE[gate_name], drafts.c.not_before <= now, drafts.c.expires_at > now, not_(spent), not_(held))
         .order_by(drafts.c.not_before)
         .limit(1)
     )
@@ -194,7 +210,9 @@ def _finish(tx: Transaction, claim: Claim, report: Report, guard: ColumnElement[
         raise LostRace(Code.STATE_CONFLICT, f"attempt {claim.attempt_id} went on or is done already")
     for address, code, heard in report.heard:
         tx.connection.execute(
-            insert(recipients).values(attempt_id=claim.attempt_id, address=address, code=code, text=heard)
+            insert_or_not(recipients)
+            .values(attempt_id=claim.attempt_id, address=address, code=code, text=heard)
+            .on_conflict_do_nothing()  # one that was named twice: what the relay said first
         )
     tx.journal(
         "done",
@@ -253,10 +271,13 @@ def cancel_if_stopped(tx: Transaction, claim: Claim, *, now: int) -> bool:
     return False
 
 
-def release_if_held(tx: Transaction, claim: Claim, *, not_before: int, now: int) -> State:
-    """Let go of what provably was not sent: back to approved, or to where a stop or its time puts it."""
+def release_if_held(tx: Transaction, claim: Claim, *, not_before: int, now: int, may_expire: bool = True) -> State:
+    """Let go of what provably was not sent: back to approved, or to where a stop or its time puts it.
+
+    A clock that is not believed ends nothing (`may_expire`): the claim looks at the time again.
+    """
     draft_id, holder = claim.draft_id, claim.attempt_id
-    unstopped, alive = drafts.c.stop_asked_at.is_(None), drafts.c.expires_at > now
+    unstopped, alive = drafts.c.stop_asked_at.is_(None), drafts.c.expires_at > now if may_expire else true()
     with suppress(LostRace):
         move(
             tx,

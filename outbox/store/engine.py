@@ -6,6 +6,7 @@ One write connection begins IMMEDIATE (pysqlite's own transactions are off); rea
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,19 @@ class Database:
     path: Path
     writer: Engine
     reader: Engine
+    opened: os.stat_result
+
+    def refuse_replaced(self) -> None:
+        """Raise Unavailable where another file has come in its place: what is done here, nobody would see."""
+        try:
+            same = os.path.samestat(self.path.stat(), self.opened)
+        except OSError:
+            same = False
+        if not same:
+            words = (
+                f"{self.path} was taken away or replaced while it was in use; start again with the one that is there"
+            )
+            raise Unavailable(Code.DATABASE_UNAVAILABLE, words)
 
     def close(self) -> None:
         """Give both engines' connections back."""
@@ -76,10 +90,9 @@ def connect(path: Path, *, create: bool = False) -> Database:
     event.listen(writer, "begin", _begin_immediate)
     event.listen(reader, "connect", _set_reader_pragmas)
     event.listen(reader, "begin", _begin)
-    database = Database(path, writer, reader)
     with translated(path):
-        _assert_pragmas(database)
-    return database
+        _assert_pragmas(writer, path)
+    return Database(path, writer, reader, path.stat())
 
 
 def _text(octets: bytes) -> str:
@@ -108,14 +121,14 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _assert_pragmas(database: Database) -> None:
-    with database.writer.connect() as connection:
+def _assert_pragmas(writer: Engine, path: Path) -> None:
+    with writer.connect() as connection:
         for name, expected in PRAGMAS.items():
             found = connection.execute(text(f"PRAGMA {name}")).scalar_one()
             if found != expected:
                 raise Unavailable(
                     Code.DATABASE_UNAVAILABLE,
-                    f"{database.path}: PRAGMA {name} is {found}, not {expected}; is the file on a network disk?",
+                    f"{path}: PRAGMA {name} is {found}, not {expected}; is the file on a network disk?",
                 )
         connection.rollback()
 

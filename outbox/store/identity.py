@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 
 from outbox.core.lifecycle import Outcome
-from outbox.store.schema import attempts, identity
+from outbox.store.schema import attempts, identity, workers
 
 _IN_ONE_STATEMENT = 500
 NEWEST = 1000  # attempts that are looked for in the ledger
@@ -32,6 +32,16 @@ def has_gaps_since(connection: Connection, since: int) -> bool:
     """Whether any attempt entered the gap since an instant."""
     query = select(attempts.c.id).where(attempts.c.gap_at.is_not(None), attempts.c.gap_at >= since).limit(1)
     return connection.execute(query).first() is not None
+
+
+def knows_fence(connection: Connection, fence: str) -> bool:
+    """Whether this database was there when a fence was accepted: that is a worker's row of that id."""
+    return connection.execute(select(workers.c.id).where(workers.c.id == fence)).first() is not None
+
+
+def is_attempt(connection: Connection, attempt_id: str) -> bool:
+    """Whether this database has an attempt."""
+    return connection.execute(select(attempts.c.id).where(attempts.c.id == attempt_id)).first() is not None
 
 
 def newest_gap(connection: Connection) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select, text, update
 
 from outbox.core.errors import Code, StateRefused
-from outbox.store.schema import attempts, clock, workers
+from outbox.store.schema import attempts, clock, drafts, workers
 from outbox.store.writer import Transaction
 
 
@@ -19,13 +19,18 @@ def newest_instant_of_workers(connection: Connection) -> int:
     return newest if newest > believed.ignored_until else min(newest, believed.believed_at)
 
 
-def believe_clock(tx: Transaction, *, by: str, now: int) -> None:
-    """Take `now` for right, whatever was written ahead of it. Raises StateRefused where nothing is ahead."""
+def believe_clock(tx: Transaction, *, by: str, now: int, longest: int) -> None:
+    """Take `now` for right, whatever was written ahead of it. Raises StateRefused where nothing is ahead.
+
+    What was approved by the clock that was ahead, and would wait for longer than `longest` microseconds, is due now.
+    """
     newest = _newest(tx.connection)
-    if newest <= now:
+    late = (text("state = 'approved'"), drafts.c.not_before > now + longest)
+    due = tx.connection.execute(update(drafts).where(*late).values(not_before=now).returning(drafts.c.id)).all()
+    if newest <= now and not due:
         raise StateRefused(Code.STATE_CONFLICT, "nothing that is stored is ahead of this clock; nothing was changed")
-    tx.connection.execute(update(clock).values(believed_at=now, ignored_until=newest))
-    tx.journal("clock", now=now, detail={"by": by, "ignored_until": newest})
+    tx.connection.execute(update(clock).values(believed_at=now, ignored_until=max(newest, now)))
+    tx.journal("clock", now=now, detail={"by": by, "ignored_until": newest, "due": len(due)})
 
 
 def _newest(connection: Connection) -> int:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_, or_, select, text
+from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select, text
 
 from outbox.core.draft import Envelope
 from outbox.core.errors import Code, DraftUnknown, VerificationFailed
@@ -25,7 +25,6 @@ from outbox.store.schema import (
     resubmissions,
     seen_signatures,
     tellings,
-    workers,
 )
 from outbox.store.settlements import SettlementView, settlement_of
 
@@ -143,17 +142,6 @@ class ProofView:
     method: str
     domain: str
     selector: str
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAttempt:
-    """An attempt that no living worker will finish."""
-
-    draft_id: str
-    attempt_id: str
-    worker_id: str
-    phase: str
-    gate: str
 
 
 def list_drafts(
@@ -365,34 +353,3 @@ def answered_senders(connection: Connection, draft_id: str) -> list[str]:
     """From whom each reply about a draft was that we answered."""
     query = select(replies.c.sender).where(replies.c.draft_id == draft_id, text("answer_id IS NOT NULL"))
     return list(connection.execute(query).scalars())
-
-
-def attempts_made(connection: Connection, draft_id: str) -> int:
-    """How often a draft was tried, the try under way included."""
-    query = select(func.count()).select_from(attempts).where(attempts.c.draft_id == draft_id)
-    return int(connection.execute(query).scalar_one())
-
-
-def workers_not_ended(connection: Connection) -> list[tuple[str, str]]:
-    """Ids and hosts of the workers that have not ended, as far as the database knows."""
-    rows = connection.execute(select(workers.c.id, workers.c.host).where(workers.c.ended_at.is_(None)))
-    return [(row.id, row.host) for row in rows]
-
-
-def abandoned(connection: Connection) -> list[OpenAttempt]:
-    """Open attempts of workers that have ended."""
-    return _open_attempts(connection, workers.c.ended_at.is_not(None))
-
-
-def open_attempts_of(connection: Connection, worker_id: str) -> list[OpenAttempt]:
-    """Open attempts of one worker."""
-    return _open_attempts(connection, workers.c.id == worker_id)
-
-
-def _open_attempts(connection: Connection, whose: ColumnElement[bool]) -> list[OpenAttempt]:
-    rows = connection.execute(
-        select(attempts.c.draft_id, attempts.c.id, attempts.c.worker_id, attempts.c.phase, attempts.c.gate)
-        .select_from(attempts.join(workers))
-        .where(text("attempts.phase <> 'done'"), whose)
-    ).all()
-    return [OpenAttempt(row.draft_id, row.id, row.worker_id, row.phase, row.gate) for row in rows]

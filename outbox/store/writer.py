@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +81,7 @@ class Writer:
         self._database = database
         self._chain = chain
         self._after_commit = after_commit
+        self._has_ended = threading.Event()
         self._unsure = False  # whether the last COMMIT's fate is not known
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="outbox-writer", daemon=True)
@@ -89,7 +91,14 @@ class Writer:
         """Ask for `work` in the next transaction; its result, or its own error, comes after COMMIT."""
         future: Future[Result] = Future()
         self._jobs.put(_Job(work, future, then))
+        if self._has_ended.is_set():
+            self._refuse_the_rest()
         return future
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether anything that is submitted would be done."""
+        return not self._has_ended.is_set()
 
     def run(self, work: Callable[[Transaction], Result]) -> Result:
         """`submit`, and wait for it."""
@@ -101,16 +110,28 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            first = self._jobs.get()
-            if first is None:
-                return
-            jobs, closing = self._waiting(first)
-            self._commit(jobs)
-            if closing:
-                return
-            if not self._jobs.empty():
-                time.sleep(LEFT_FREE)
+        with ExitStack() as at_end:
+            at_end.callback(self._refuse_the_rest)
+            while True:
+                first = self._jobs.get()
+                if first is None:
+                    return
+                jobs, closing = self._waiting(first)
+                with ExitStack() as unless_done:
+                    unless_done.callback(_give_up, jobs)
+                    self._commit(jobs)
+                    unless_done.pop_all()
+                if closing:
+                    return
+                if not self._jobs.empty():
+                    time.sleep(LEFT_FREE)
+
+    def _refuse_the_rest(self) -> None:
+        """Nobody waits for a thread that has ended, whatever it ended by."""
+        self._has_ended.set()
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            _give_up([job] if job is not None else [])
 
     def _waiting(self, first: _Job) -> tuple[list[_Job], bool]:
         jobs = [first]
@@ -153,8 +174,9 @@ class Writer:
         try:
             self._after_commit([job.then for job in followed])
         except OutboxError as error:
-            if len(followed) == 1:
-                followed[0].error = error
+            if len(followed) == 1 or error.code is not Code.POSSIBLY_SENT:
+                for job in followed:
+                    job.error = error
                 return
             for job in followed:  # one that is refused does not take the others with it
                 self._follow([job])
@@ -169,6 +191,12 @@ class Writer:
             savepoint.rollback()  # where even that fails, as on a full disk, the whole COMMIT is unknown
             self._chain.seq, self._chain.head = before
             job.error = _in_words(error, self._database.path)
+
+
+def _give_up(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(CommitUnknown(Code.DATABASE_UNAVAILABLE, "the writer has ended; start again"))
 
 
 def _in_words(error: Exception, path: Path) -> Exception:

@@ -63,7 +63,9 @@ def _report(stored: Stored, reply: Reply, heard: tuple[Heard, ...], queue_id: st
     return Report(stored, reply.code, reply.enhanced, reply.text, queue_id, each)
 
 
-def conclude(tx: Transaction, claim: Claim, ended: Ended, *, not_before: int, now: int) -> tuple[Code, str] | None:
+def conclude(
+    tx: Transaction, claim: Claim, ended: Ended, *, not_before: int, now: int, may_expire: bool = True
+) -> tuple[Code, str] | None:
     """Close the attempt and move its draft to where that puts it; returns what the operator is to be told, if anything.
 
     Raises LostRace where the attempt is closed already.
@@ -73,7 +75,7 @@ def conclude(tx: Transaction, claim: Claim, ended: Ended, *, not_before: int, no
     if outcome is Stored.ACCEPTED:
         complete_if_held(tx, claim, now=now)
     elif error is None:
-        if release_if_held(tx, claim, not_before=not_before, now=now) is State.EXPIRED:
+        if release_if_held(tx, claim, not_before=not_before, now=now, may_expire=may_expire) is State.EXPIRED:
             return never_left(claim.draft_id)
     elif outcome is Stored.IN_DOUBT and not claim.is_system:
         pass  # it stays executing, for a person to settle

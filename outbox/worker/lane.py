@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from outbox.alerts import Alerts
-from outbox.clock import Clock, new_id
+from outbox.clock import Clock, ClockWatch, new_id
 from outbox.core.canonical import sha256
 from outbox.core.delivery import envid
 from outbox.core.draft import MICROSECONDS
@@ -23,8 +23,8 @@ from outbox.outage import Outage
 from outbox.store.claims import Claim, enter_gap_if_held
 from outbox.store.engine import Database
 from outbox.store.evidence import evidence_of, insert_evidence
+from outbox.store.open_attempts import attempts_made
 from outbox.store.rows import load_draft, load_grants
-from outbox.store.views import attempts_made
 from outbox.store.writer import Transaction, Writer
 from outbox.switches import Switches
 from outbox.transport.outcome import InDoubt
@@ -52,24 +52,25 @@ class Lane:
         alerts: Alerts,
         retry: tuple[int, ...],
         clock: Clock,
+        watch: ClockWatch,
         archive: str | None = None,
         return_path: str | None = None,
     ) -> None:
         self._spare = () if archive is None else (archive,)
         self._return_path = return_path
         self._transport, self._verifier, self._database, self._writer = transport, verifier, database, writer
-        self._ledger, self._switches = ledger, switches
+        self._ledger, self._switches, self._watch = ledger, switches, watch
         self._alerts, self._retry, self._clock = alerts, retry, clock
 
     async def attempt(self, claim: Claim) -> Ended:
         """Verify, send, record. Whatever goes wrong, the row tells the truth about it."""
-        gap = _Gap(self._writer, self._switches, claim, self._clock)
+        gap = _Gap(self._database, self._writer, self._switches, claim, self._clock)
         try:
             ended = await self._send(self._verified(claim, gap), claim, gap)
         except (VerificationFailed, PolicyRefused) as refused:
             ended = not_sent(refused.message, (refused.code, refused.message))
         except OutboxError as error:
-            ended = not_sent(error.message)
+            ended = ended_of(InDoubt(error.message)) if gap.entered else not_sent(error.message)
         except Exception as error:  # one bad row never stops the loop, and is never tried for ever
             log.exception("an attempt failed", extra={"action": "attempt", "draft": claim.draft_id})
             why = f"the worker failed at it: {type(error).__name__}"
@@ -117,7 +118,8 @@ class Lane:
             await self._keep(claim, ended)
 
         def store(tx: Transaction) -> tuple[Code, str] | None:
-            return conclude(tx, claim, ended, not_before=now + self._pause(claim), now=now)
+            may_expire = self._watch.jumped() is None
+            return conclude(tx, claim, ended, not_before=now + self._pause(claim), now=now, may_expire=may_expire)
 
         outage = Outage(self._alerts, self._clock, "worker")
         while True:
@@ -176,8 +178,9 @@ class Lane:
 class _Gap:
     """The door between the message and its final dot, for one attempt."""
 
-    def __init__(self, writer: Writer, switches: Switches, claim: Claim, clock: Clock) -> None:
-        self._writer, self._switches, self._claim, self._clock = writer, switches, claim, clock
+    def __init__(self, database: Database, writer: Writer, switches: Switches, claim: Claim, clock: Clock) -> None:
+        self._database, self._writer, self._switches = database, writer, switches
+        self._claim, self._clock = claim, clock
         self.digest, self.wire_digest = b"", b""
         self.grants: tuple[str, ...] = ()
         self.begun = self.entered = self.failed = False
@@ -186,6 +189,10 @@ class _Gap:
         """Commit the gap, and have it in the ledger; where either is not known, there is no leave to write the dot."""
         if (reason := self._switches.thrown()) is not None:
             return GapRefused(f"the worker is paused: {reason}")
+        try:
+            self._database.refuse_replaced()
+        except Unavailable as error:
+            return GapRefused(error.message)
         now = self._clock()
 
         def work(tx: Transaction) -> float:

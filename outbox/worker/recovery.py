@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from outbox.alerts import Alerts, never_left
 from outbox.clock import Clock
-from outbox.core.errors import Code, StateRefused
+from outbox.core.draft import MICROSECONDS
+from outbox.core.errors import Code, StateRefused, Unavailable
 from outbox.core.lifecycle import Gate, Outcome, Phase, State
 from outbox.ledger import Ledger
 from outbox.lock import is_alive
@@ -24,13 +25,22 @@ from outbox.store.claims import (
     release_if_held,
 )
 from outbox.store.engine import Database
-from outbox.store.views import OpenAttempt, abandoned, open_attempts_of, workers_not_ended
+from outbox.store.open_attempts import (
+    OpenAttempt,
+    abandoned,
+    count_ended_as,
+    open_attempts_of,
+    was_alerted,
+    workers_not_ended,
+)
 from outbox.store.writer import Transaction, Writer
 from outbox.worker.ending import Ended, as_heard, conclude
 
+MOST_DEATHS = 10  # of workers that held a draft, after which it has failed
 Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
 _UNSENT = Report(Outcome.NOT_SENT, None, None, "its worker ended before the final dot")
+_STOPPED = Report(Outcome.NOT_SENT, None, None, "its worker was stopped before the final dot")
 _DOUBTFUL = Report(Outcome.IN_DOUBT, None, None, "its worker ended in the gap")
 
 
@@ -47,17 +57,18 @@ class Recovery:
         state_dir: Path,
         own_id: str,
         release_proven: bool,
+        retry: tuple[int, ...],
         clock: Clock,
     ) -> None:
         self._database, self._writer, self._ledger, self._alerts = database, writer, ledger, alerts
         self._state_dir, self._own_id = state_dir, own_id
-        self._release_proven, self._clock = release_proven, clock
+        self._release_proven, self._retry, self._clock = release_proven, retry, clock
 
-    def recover(self, *, ended: str | None = None, under_way: Collection[str] = ()) -> None:
+    def recover(self, *, ended: str | None = None, under_way: Collection[str] = (), may_release: bool = True) -> None:
         """Find dead workers, and let go of what they, or the worker `ended`, provably did not send.
 
         `under_way` are the attempts of this worker that it knows of: a claim whose COMMIT was stored although it
-        reported a failure is not among them.
+        reported a failure is not among them. By a clock that is not believed nothing is let go (`may_release`).
         """
         with self._database.reading() as connection:
             candidates = workers_not_ended(connection)
@@ -66,11 +77,15 @@ class Recovery:
         self._ledger.catch_up()
         with self._database.reading() as connection:
             left = abandoned(connection)
-            lost = [one for one in open_attempts_of(connection, self._own_id) if one.attempt_id not in under_way]
+            own = () if ended is not None else open_attempts_of(connection, self._own_id)
+        lost = [one for one in own if one.attempt_id not in under_way and self._is_over(one)]
+        for attempt in (*left, *lost):
+            try:
+                self._look_after(attempt, may_release=may_release, stopped=attempt.worker_id == ended)
+            except Unavailable as error:  # the others are looked after all the same
+                log.error("%s", error, extra={"action": "recover", "draft": attempt.draft_id})
         for worker_id in buried:
             self._tell_of(worker_id, left)
-        for attempt in (*left, *(one for one in lost if ended is None and one.phase == Phase.CLAIMED)):
-            self._look_after(attempt, newly=attempt.worker_id in (*died, ended))
 
     def _is_dead(self, worker_id: str, host: str) -> bool:
         """A lock that is free says so whatever the host is called now; without a file only this host can tell."""
@@ -87,38 +102,58 @@ class Recovery:
         return bool(self._run(work))
 
     def _tell_of(self, worker_id: str, left: Collection[OpenAttempt]) -> None:
-        """One death, one mail: where it left something in doubt, that is told."""
-        in_gap = [one for one in left if one.worker_id == worker_id and one.phase == Phase.GAP]
-        is_told = any(one.gate != Gate.SYSTEM and self._ledger.heard(one.attempt_id) is None for one in in_gap)
-        words = f"worker {worker_id} died; what it held is looked after"
-        self._alerts.tell(Code.WORKER_DEAD, words, by_mail=not is_told)
+        """One death, one mail: where something is in doubt by it, that has been mailed."""
+        held = [one for one in left if one.worker_id == worker_id]
+        in_gap = [one for one in held if one.phase == Phase.GAP and one.gate != Gate.SYSTEM]
+        by_mail = not any(self._is_told(one) for one in in_gap)
+        words = f"worker {worker_id} died; what it held ({len(held)}) is looked after"
+        self._alerts.tell(Code.WORKER_DEAD, words, by_mail=by_mail)
 
-    def _look_after(self, attempt: OpenAttempt, *, newly: bool) -> None:
+    def _is_over(self, attempt: OpenAttempt) -> bool:
+        """Of an attempt of this worker that no lane has: whether nothing more can come of it."""
+        return attempt.phase == Phase.CLAIMED or self._ledger.heard(attempt.attempt_id) is not None
+
+    def _look_after(self, attempt: OpenAttempt, *, may_release: bool, stopped: bool) -> None:
         heard = self._ledger.heard(attempt.attempt_id)
         in_ledger = self._ledger.entered(attempt.attempt_id) is not None
         if attempt.phase == Phase.GAP and heard is not None:
-            self._tell(attempt, self._run(lambda tx: self._store(tx, attempt, as_heard(heard))))
+            self._tell(attempt, self._run(lambda tx: self._store(tx, attempt, as_heard(heard), may_expire=may_release)))
         elif attempt.phase == Phase.CLAIMED and not in_ledger:
-            if self._release_proven and self._run(lambda tx: self._let_go(tx, attempt)) is State.EXPIRED:
-                self._tell(attempt, never_left(attempt.draft_id))
+            if self._release_proven and may_release:
+                self._tell(attempt, self._run(lambda tx: self._let_go(tx, attempt, stopped=stopped)))
         elif attempt.gate == Gate.SYSTEM and attempt.phase == Phase.GAP:
             self._run(lambda tx: self._give_up(tx, attempt))
-        elif newly:
-            words = f"draft {attempt.draft_id}: its worker died in the gap; it may have been sent"
+        elif not self._is_told(attempt):
+            words = f"draft {attempt.draft_id}: its worker ended in the gap; it may have been sent"
             self._alerts.tell(Code.IN_DOUBT, words, draft_id=attempt.draft_id)
 
-    def _store(self, tx: Transaction, attempt: OpenAttempt, ended: Ended) -> tuple[Code, str] | None:
+    def _is_told(self, attempt: OpenAttempt) -> bool:
+        """Whether operators were written that it is in doubt: a row says so, so no restart forgets or repeats it."""
+        with self._database.reading() as connection:
+            return was_alerted(connection, attempt.draft_id, Code.IN_DOUBT)
+
+    def _store(
+        self, tx: Transaction, attempt: OpenAttempt, ended: Ended, *, may_expire: bool
+    ) -> tuple[Code, str] | None:
         now = self._clock()
-        return conclude(tx, _claim(attempt), ended, not_before=now, now=now)
+        return conclude(tx, _claim(attempt), ended, not_before=now, now=now, may_expire=may_expire)
 
     def _tell(self, attempt: OpenAttempt, alert: tuple[Code, str] | None) -> None:
         if alert is not None:
             self._alerts.tell(*alert, draft_id=attempt.draft_id, by_mail=attempt.gate != Gate.SYSTEM)
 
-    def _let_go(self, tx: Transaction, attempt: OpenAttempt) -> State:
+    def _let_go(self, tx: Transaction, attempt: OpenAttempt, *, stopped: bool) -> tuple[Code, str] | None:
+        """Back to approved; ever later where workers die of it, and in the end it fails."""
         claim, now = _claim(attempt), self._clock()
-        finish_if_unsent(tx, claim, _UNSENT, now=now)
-        return release_if_held(tx, claim, not_before=now, now=now)
+        deaths = count_ended_as(tx.connection, attempt.draft_id, _UNSENT.text)
+        finish_if_unsent(tx, claim, _STOPPED if stopped else _UNSENT, now=now)
+        if not stopped and deaths + 1 >= MOST_DEATHS:
+            words = f"draft {attempt.draft_id}: {deaths + 1} workers ended while they held it; it was not sent"
+            fail_if_held(tx, claim, code=Code.WORKER_FAILED, message=words, now=now)
+            return Code.WORKER_FAILED, words
+        pause = self._retry[min(deaths, len(self._retry)) - 1] * MICROSECONDS if deaths and not stopped else 0
+        state = release_if_held(tx, claim, not_before=now + pause, now=now)
+        return never_left(attempt.draft_id) if state is State.EXPIRED else None
 
     def _give_up(self, tx: Transaction, attempt: OpenAttempt) -> None:
         claim, now = _claim(attempt), self._clock()

@@ -6,18 +6,19 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from outbox.agreement import open_ledger
 from outbox.alerts import Alerts
 from outbox.clock import Clock, ClockWatch, new_id, wall
 from outbox.config import Settings, required
 from outbox.core.draft import MICROSECONDS
-from outbox.core.errors import Code, ConfigError, OutboxError, TryLater, Unavailable
+from outbox.core.errors import Code, ConfigError, OutboxError, StateRefused, TryLater, Unavailable
 from outbox.core.lifecycle import Gate, Outcome, Room
 from outbox.ledger import LedgerRefused
 from outbox.lock import WorkerLock
@@ -42,6 +43,7 @@ from outbox.worker.lane import Lane
 from outbox.worker.recovery import Recovery
 from outbox.worker.verification import Verifier
 
+Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
 POLL = 0.25  # seconds between looks at the database
 _SLICE = 1.0  # seconds between signs of life to the supervisor while stopping
@@ -66,9 +68,12 @@ class Worker:
         self._heats = (_heat(Gate.SYSTEM, settings.thermal.system), _heat(Gate.MAIL, settings.thermal))
         self._database = connect(settings.database_path)
         refuse_untrustworthy(self._database)
-        self._ledger = open_ledger(settings.state_dir, settings.record_ring("grant"), self._database)
         self._id = new_id(clock())
-        self._lock = WorkerLock(settings.state_dir, self._id)
+        self._lock = WorkerLock(settings.state_dir, self._id)  # before the ledger: a fence looks for it
+        with ExitStack() as unless_agreed:
+            unless_agreed.callback(self._lock.release)
+            self._ledger = open_ledger(settings.state_dir, settings.record_ring("grant"), self._database)
+            unless_agreed.pop_all()
         chain = Chain(Room.WORKER, self._id, verifier.grant_ring)
         self._writer = Writer(self._database, chain, self._ledger.append)
         self._switches = Switches(settings.state_dir, by_environment=settings.is_paused)
@@ -88,6 +93,7 @@ class Worker:
             alerts=self._alerts,
             retry=settings.relay.retry,
             clock=clock,
+            watch=self._watch,
             archive=settings.policy.archive,
             return_path=settings.relay.return_path,
         )
@@ -99,6 +105,7 @@ class Worker:
             state_dir=settings.state_dir,
             own_id=self._id,
             release_proven=settings.reconcile.auto_release == "proven",
+            retry=settings.relay.retry,
             clock=clock,
         )
         self._writer.run(
@@ -115,15 +122,17 @@ class Worker:
 
     def close(self) -> None:
         """Leave the room: from here on this worker counts as ended, and what it provably did not send is let go."""
+        has_ended = False
         try:
             self._writer.run(lambda tx: end_worker_once(tx, self._id, now=self._clock()))
-            self._recovery.recover(ended=self._id)
+            has_ended = True
+            self._recovery.recover(ended=self._id, may_release=self._watch.jumped() is None)
         except OutboxError as error:
             log.warning("%s", error, extra={"action": "close"})
         self._writer.close()
         self._database.close()
         self._ledger.close()
-        self._lock.release()
+        self._lock.release(keep_file=not has_ended)  # so that others see that it is dead
 
     def run(self, *, drain: bool = False) -> None:
         """Work until SIGTERM or SIGINT; with `drain`, until nothing is approved and due.
@@ -168,12 +177,13 @@ class Worker:
         """Claim what can be sent; where the database fails, a drain ends and the loop tries again, ever more rarely."""
         try:
             await self._fill(tasks)
-        except Unavailable as error:
+        except (Unavailable, StateRefused) as error:
             if drain:
                 raise
-            self._outage.failed(error)
+            await self._alive_while(asyncio.to_thread(self._outage.failed, error))
         else:
-            self._outage.worked()
+            if self._outage.words:
+                await self._alive_while(asyncio.to_thread(self._outage.worked))
         self._supervisor.alive()
         state = self._held.message if self._held else f"{len(tasks)} being sent"
         self._supervisor.status(state)
@@ -183,11 +193,17 @@ class Worker:
         """Raise where others may believe this worker dead, or its ledger is not to be trusted any more."""
         if not self._lock.is_held:  # others let go of what it holds
             raise Unavailable(Code.PRESUMED_DEAD, "this worker's lock file was taken away; start it again")
+        if not self._writer.is_alive:
+            raise Unavailable(Code.DATABASE_UNAVAILABLE, "the thread that writes has ended; start again")
+        self._database.refuse_replaced()
         self._ledger.catch_up()
 
     async def _fill(self, tasks: dict[asyncio.Task[Ended], str]) -> None:
         """Claim exactly what can be sent now."""
-        self._note_hold(self._hold())
+        hold = self._hold()
+        if (hold and hold.message) != (self._held and self._held.message):
+            await self._alive_while(asyncio.to_thread(self._note_hold, hold))
+        self._held = hold
         while self._held is None and len(tasks) < self._lanes and not self._circuit.is_open:
             claim = await self._claim()
             if claim is None:
@@ -208,9 +224,7 @@ class Worker:
         return None
 
     def _note_hold(self, hold: TryLater | None) -> None:
-        before, self._held = self._held, hold
-        if (hold and hold.message) == (before and before.message):
-            return
+        before = self._held
         log.warning("%s", hold.message if hold else "it goes on", extra={"action": "hold"})
         if hold is not None and hold.code is Code.CLOCK_JUMPED and (before is None or before.code is not hold.code):
             self._alerts.tell(hold.code, hold.message)
@@ -287,13 +301,23 @@ class Worker:
     async def _sweep(self, under_way: Collection[str]) -> None:
         """Look after dead workers and overdue drafts. A clock that jumped expires nothing."""
         try:
-            await asyncio.to_thread(partial(self._recovery.recover, under_way=tuple(under_way)))
-            if self._watch.jumped() is None:
-                await asyncio.to_thread(self._expire)
+            is_steady = self._watch.jumped() is None
+            look = partial(self._recovery.recover, under_way=tuple(under_way), may_release=is_steady)
+            await self._alive_while(asyncio.to_thread(look))
+            if is_steady:
+                await self._alive_while(asyncio.to_thread(self._expire))
         except LedgerRefused:
             raise
         except (OutboxError, OSError) as error:
             log.error("%s", error, extra={"action": "sweep"})
+
+    async def _alive_while(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for what may take long (an alert's command), and go on telling the supervisor that this one lives."""
+        task = asyncio.create_task(work)
+        while not task.done():
+            await asyncio.wait([task], timeout=_SLICE)
+            self._supervisor.alive()
+        return task.result()
 
     def _expire(self) -> None:
         expire_overdue(self._database, self._writer, self._alerts, now=self._clock())

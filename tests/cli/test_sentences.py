@@ -11,6 +11,7 @@ import pytest
 from outbox import operator
 from outbox.cli.sentences import LONGEST, clock_time, sentence, shown
 from outbox.core.errors import TryLater
+from outbox.core.lifecycle import Settled
 from outbox.store.events import Event
 from tests.house import FOUNDER, JANE, SECOND, House
 from tests.relay.scripted import Fin, Hold, Keep, Phase, Say, ScriptedRelay
@@ -90,8 +91,18 @@ def test_what_is_in_doubt_is_told_with_what_to_do(tmp_path: Path) -> None:
         draft = house.approved()
         house.drain()
         (doubt,) = [words for words in said(house) if words.startswith("in doubt")]
-        assert f"Message-ID {draft.message_id}" in doubt
-        assert f"`outbox show {draft.id}`" in doubt
+        assert f"`outbox reconcile {draft.id}`" in doubt
+        with operator.open(house.settings, clock=house.clock) as desk:
+            desk.settling.settle(draft.id, Settled.SENT, note="seen in Sent", at_once=True)
+        assert said(house)[-1] == f'sent "Offer": the relay said {house.story(draft.id).attempts[0].text}'
+        assert said(house)[-2].endswith(' settled "Offer" as sent: seen in Sent')
+
+
+def test_a_pause_and_its_end_are_told_with_who_and_why(house: House) -> None:
+    with operator.open(house.settings, clock=house.clock) as desk:
+        desk.pause(reason="somebody is worried")
+        desk.resume()
+    assert [words.partition(" ")[2] for words in said(house)] == ["paused it: somebody is worried", "let it go on"]
 
 
 def test_a_stop_that_came_in_time_is_told_as_asked_for_and_as_done(tmp_path: Path) -> None:

@@ -387,13 +387,16 @@ def test_authenticity_none_is_only_for_a_relay_on_loopback(shell: Shell, host: s
     "url",
     [
         "maildir:", "Maildir", "pop3s://mail.example", "imaps:///INBOX", "imap://mail.example",
-        "imaps://me:secret@mail.example", "imaps://mail.example?a=b",
+        "imaps://me:secret@mail.example", "imaps://mail.example?a=b", "imaps://mail.example:none", "imaps://[::1",
     ],
 )  # fmt: skip
 def test_a_mailbox_that_cannot_be_read_is_refused_without_what_may_be_its_password(shell: Shell, url: str) -> None:
     found = str(refused(shell, "inbox", OUTBOX_MAILBOX__URL=url)["message"])
     assert "mailbox.url" in found
     assert "secret" not in found
+    elsewhere = str(refused(shell, "list", OUTBOX_RECONCILE__MAILBOX__URL=url)["message"])
+    assert "reconcile.mailbox.url" in elsewhere
+    assert "secret" not in elsewhere
 
 
 @pytest.mark.parametrize(

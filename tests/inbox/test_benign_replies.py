@@ -9,12 +9,13 @@ import pytest
 from outbox.core.lifecycle import State
 from outbox.inbox.judgement import Judgement
 from tests.inbox.letters import Asked, Letter, letters
+from tests.seeds import seeds
 
 STATES = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "unclear": "pending"}
 REPLIES = letters("replies")
 LISTED = [letter for letter in REPLIES if "closing" in letter.expected]
 PLAIN = [letter for letter in REPLIES if letter not in LISTED]
-SOME = REPLIES[::6]
+SOME = {letter.name: letter for letter in REPLIES[::6]}
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +47,9 @@ def _is_as_expected(said: Judgement, letter: Letter) -> None:
         assert list(said.reading.closing_hint) == expected["hint"]
 
 
-@pytest.mark.parametrize("letter", SOME, ids=[letter.name for letter in SOME])
-def test_the_inbox_does_what_was_read(asked: Asked, letter: Letter) -> None:
-    octets = letter.filled(asked)
+@pytest.mark.parametrize("name", seeds(SOME, 3))
+def test_the_inbox_does_what_was_read(asked: Asked, name: str) -> None:
+    octets = SOME[name].filled(asked)
     said = asked.explain(octets)
     asked.house.deliver(octets)
     asked.house.inbox()
@@ -64,7 +65,7 @@ def test_the_inbox_does_what_was_read(asked: Asked, letter: Letter) -> None:
 
 def test_the_corpus_is_as_large_as_it_claims() -> None:
     assert len(REPLIES) >= 150
-    assert {letter.expected["verdict"] for letter in SOME} == set(STATES)
+    assert {letter.expected["verdict"] for letter in SOME.values()} == set(STATES)
 
 
 def test_97_of_100_replies_are_read_as_their_writers_meant_them_and_the_rest_is_unclear() -> None:

@@ -17,7 +17,7 @@ from outbox.operator.fence import FenceReport
 from outbox.operator.settling import person
 from outbox.store.claims import Claim
 from tests.crash.journals import assert_the_journal_holds
-from tests.house import HOUR, JANE, SECOND, House
+from tests.house import HOUR, SECOND, House
 from tests.operator.stuck import (
     APPROVED,
     CLAIMED,
@@ -143,7 +143,7 @@ def test_while_a_worker_lives_it_is_too_early(stuck: Stuck) -> None:
     lock.release()
 
 
-def test_a_pause_stays_in_force_over_a_fence(stuck: Stuck, relay: RecordingRelay) -> None:
+def test_a_pause_stays_in_force_over_a_fence(stuck: Stuck) -> None:
     left(stuck, APPROVED)
     with stuck.desk() as desk:
         desk.pause(reason="tests")

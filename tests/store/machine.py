@@ -29,6 +29,7 @@ from outbox.store.claims import (
 )
 from outbox.store.drafts import withdraw_if_not_sent
 from outbox.store.expiry import expire_if_overdue
+from outbox.store.open_attempts import abandoned
 from outbox.store.pause import pause_if_running, resume_if_paused
 from outbox.store.settlements import (
     Settlement,
@@ -39,7 +40,6 @@ from outbox.store.settlements import (
 )
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.verdicts import approve_if_pending, fail_pending, reject_if_pending
-from outbox.store.views import abandoned
 from outbox.store.writer import Transaction
 from tests.house import FOUNDER, SECOND
 from tests.store.replay import replayed

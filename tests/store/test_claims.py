@@ -16,9 +16,10 @@ from outbox.core.errors import StateRefused
 from outbox.core.lifecycle import Outcome, Room, State
 from outbox.store.claims import Claim, Heat, Tripped, claim_if_cool, end_worker_once, is_due, used
 from outbox.store.expiry import expire_if_overdue, overdue
+from outbox.store.open_attempts import abandoned
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.transition import LostRace
-from outbox.store.views import abandoned, unasked
+from outbox.store.views import unasked
 from tests.house import FOUNDER, HOUR, SECOND
 from tests.store.stage import ROOMY, ROOMY_SYSTEM, Stage, report
 

@@ -22,6 +22,7 @@ from outbox.store.engine import connect
 from outbox.store.rows import envelope_text, load_draft
 from tests.house import FOUNDER, HOUR, JANE, SALES, House
 from tests.relay.scripted import Fin, Keep, Phase, ScriptedRelay
+from tests.seeds import seeds
 from tests.worker.hand import system_drafts
 
 JACK = "jack@customer.example"
@@ -448,7 +449,7 @@ POISON: dict[str, tuple[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("poison", POISON)
+@pytest.mark.parametrize("poison", seeds(POISON, 3))
 def test_a_row_that_cannot_be_read_fails_and_stops_nobody_else(house: House, poison: str) -> None:
     statement, value = POISON[poison]
     bad = house.approved()
@@ -465,7 +466,7 @@ def test_a_row_that_cannot_be_read_fails_and_stops_nobody_else(house: House, poi
 UNSHOWABLE = [name for name in POISON if not name.startswith(("a grant", "a signature"))]
 
 
-@pytest.mark.parametrize("poison", UNSHOWABLE)
+@pytest.mark.parametrize("poison", seeds(UNSHOWABLE, 3))
 def test_a_row_that_cannot_be_read_is_not_asked_about_and_stops_no_other_request(house: House, poison: str) -> None:
     statement, value = POISON[poison]
     bad = house.draft()

@@ -60,6 +60,7 @@ def test_the_state_file_is_json_with_code_message_draft_and_time(house: House, r
         "code": "relay_refused",
         "message": "the relay said 550 5.1.1 Nobody here",
         "draft_id": draft.id,
+        "told": True,
         "at": house.clock(),
     }
 

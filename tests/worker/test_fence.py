@@ -152,7 +152,7 @@ def test_a_gap_that_was_committed_and_not_yet_in_the_ledger_keeps_nobody_from_st
     ledger_file(house).write_bytes(b"".join(lines[:1]))
     house.drain()
     assert house.story(draft.id).draft.state is State.EXECUTING
-    assert codes(house) == ["worker_dead", "in_doubt"]
+    assert codes(house) == ["in_doubt", "worker_dead"]
     assert house.relay.to(JANE) == []
 
 

@@ -94,7 +94,7 @@ def test_what_was_heard_first_stands(folder: Path) -> None:
 
 
 def test_a_fence_ends_what_the_database_has_to_know_and_not_what_may_have_been_sent(folder: Path) -> None:
-    append(folder, Fenced(7, "operator", "restored"), entered(3))
+    append(folder, Fenced("a-fence", 7, "operator", "restored"), entered(3))
     with opened(folder) as ledger:
         assert (ledger.unfenced(), ledger.fenced_at) == (["attempt 3"], 7)
         assert ledger.possibly_sent("draft 1") == entered(1)
@@ -329,7 +329,7 @@ def test_an_outcome_that_was_heard_and_not_stored_is_stored_by_the_next_worker(
     (attempt,) = found.attempts
     assert (found.draft.state, attempt.outcome, attempt.queue_id) == (state, outcome, "1F2E3D")
     assert [(one.address, one.text) for one in attempt.recipients] == [(JANE, "ok")]
-    assert codes(house) == ["worker_dead", *told]
+    assert codes(house) == [*told, "worker_dead"]
 
 
 def test_a_worker_killed_with_an_answer_that_it_could_not_store_leaves_it_to_the_next(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_worker_killed_in_the_gap_leaves_it_to_the_operator(tmp_path: Path) ->
         assert house.story(draft.id).draft.state is State.EXECUTING
         assert len(relay.to(JANE)) == 1
         assert len(relay.to(FOUNDER)) == 1  # told once
-        assert codes(house) == ["worker_dead", "in_doubt"]
+        assert codes(house) == ["in_doubt", "worker_dead"]
 
 
 def test_a_worker_beside_a_living_one_leaves_its_attempts_alone(tmp_path: Path) -> None:

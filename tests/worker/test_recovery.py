@@ -30,7 +30,7 @@ def test_a_gap_of_a_dead_worker_stays_and_is_told_of_once(house: House) -> None:
         house.clock.advance(12 * HOUR)
     assert house.story(draft.id).draft.state is State.EXECUTING
     assert house.relay.to(JANE) == []
-    assert codes(house) == ["worker_dead", "in_doubt"]
+    assert codes(house) == ["in_doubt", "worker_dead"]
     assert len(house.relay.to(FOUNDER)) == 1
 
 
