@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: help demo test torture fuzz lint servers constraints clean
+.PHONY: help demo test torture exhaust fuzz lint servers constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          run the whole loop on loopback, and try to break it"
 	@echo "make test          the tests, quick by default"
-	@echo "make torture       what make test leaves out: all of a kind, of which it takes a seed"
+	@echo "make torture       kills, stops, power cuts, restores and every fault of a relay, with a table of what came of it"
+	@echo "make exhaust       whatever else make test leaves out: all of a kind, of which it takes a seed"
 	@echo "make fuzz          feed the reader of replies with what nobody would write, for FUZZ_SECONDS (60)"
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make servers       the servers that some tests need (as root: installed; else: the command)"
@@ -23,8 +24,11 @@ test: $(STAMP) servers
 	@$(BIN)/pytest -n 3 --dist worksteal  # tests wait for servers and processes, so two cores keep three busy
 
 torture: $(STAMP) servers
-	@rm -f .torture; TORTURE_TABLE=$(CURDIR)/.torture $(BIN)/pytest -n 2 --dist worksteal -m torture; code=$$?; \
+	@rm -f .torture; TORTURE_TABLE=$(CURDIR)/.torture $(BIN)/pytest -n 2 --dist worksteal -m torture tests/crash tests/faults; code=$$?; \
 	  $(BIN)/python -m tests.crash.faults_table .torture; exit $$code
+
+exhaust: $(STAMP) servers
+	@$(BIN)/pytest -n 3 --dist worksteal -m torture --ignore tests/crash --ignore tests/faults
 
 # Not pinned with the rest: nothing else needs it, and it has wheels for Python 3.11 to 3.13 on Linux alone.
 FUZZ_SECONDS ?= 60

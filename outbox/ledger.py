@@ -8,6 +8,7 @@ lock. A line without its end was never synced whole, so no dot followed it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -92,6 +93,7 @@ class Ledger:
         self._file, self._ring, self._descriptor = file, ring, descriptor
         self._guard = threading.Lock()
         self._head, self._end = _GENESIS, 0
+        self._writing = threading.Lock()  # one descriptor is one lock, whichever thread takes it
         self._broken: str | None = None
         self._database: str | None = None
         self._entered: dict[str, Entered] = {}
@@ -100,6 +102,7 @@ class Ledger:
         self._unfenced: dict[str, None] = {}
         self.fence: str | None = None  # the last one,
         self.fenced_at = 0  # and when it was (microseconds UTC)
+        self.blank_until = 0  # of what was drafted before, this ledger knows nothing
 
     @property
     def folder(self) -> Path:
@@ -269,6 +272,8 @@ class Ledger:
             case Fenced(fence, at):
                 self._unfenced.clear()
                 self.fence, self.fenced_at = fence, at
+                if not self._entered:  # begun by a fence, because the one before was lost
+                    self.blank_until = at
 
     def _write(self, octets: bytes, *, durable: bool) -> None:
         try:
@@ -288,20 +293,26 @@ class Ledger:
     def _locked(self) -> Iterator[None]:
         """Alone among those who write. Another that was stopped with the lock in its hand is not waited for."""
         until = time.monotonic() + _PATIENCE
+        if not self._writing.acquire(timeout=_PATIENCE):
+            raise self._unwritten(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+        with ExitStack() as at_end:
+            at_end.callback(self._writing.release)
+            self._flock(until)
+            at_end.callback(fcntl.flock, self._descriptor, fcntl.LOCK_UN)
+            yield
+
+    def _flock(self, until: float) -> None:
         while True:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError as error:
                 if time.monotonic() >= until:
                     raise self._unwritten(error) from error
                 time.sleep(_POLL)
             except OSError as error:
                 raise self._unwritten(error) from error
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            else:
+                return
 
     def _refuse_broken(self) -> None:
         if self._broken is not None:

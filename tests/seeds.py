@@ -1,4 +1,4 @@
-"""A seed of a long list for `make test`; the whole of it is for `make torture`."""
+"""A seed of a long list for `make test`; the whole of it is for `make torture` and `make exhaust`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from outbox.store.engine import Database
 from outbox.store.evidence import evidence_of
 from outbox.store.identity import has_gaps_since, identity_of
 from outbox.store.rows import load_draft
-from outbox.store.views import Story, story
+from outbox.store.views import DraftView, Story, story
 from outbox.store.writer import Writer
 
 _POSSIBLY_SENT = {"accepted", "in_doubt"}
@@ -94,10 +94,10 @@ def _why_possibly_sent(settings: Settings, database: Database, told: Story) -> s
         return f"{proof.source}: {proof.detail}"
     if told.draft.error is not None and told.draft.error[0] in _DOUBTFUL:
         return told.draft.error[1]
-    return _in_ledger(settings, database, told.draft.id)
+    return _in_ledger(settings, database, told.draft)
 
 
-def _in_ledger(settings: Settings, database: Database, draft_id: str) -> str | None:
+def _in_ledger(settings: Settings, database: Database, draft: DraftView) -> str | None:
     with database.reading() as connection:
         named = identity_of(connection)
         has_gaps = has_gaps_since(connection, named.ledger_since)
@@ -105,6 +105,8 @@ def _in_ledger(settings: Settings, database: Database, draft_id: str) -> str | N
         ledger = Ledger.open(settings.state_dir, settings.record_ring("grant"), named.id, read_only=True)
     except OutboxError as error:
         return error.message if has_gaps or error.code is not Code.LEDGER_MISSING else None
-    gone = ledger.possibly_sent(draft_id)
+    gone = ledger.possibly_sent(draft.id)
     ledger.close()
+    if gone is None and draft.created_at < ledger.blank_until:
+        return "it was drafted before the ledger was lost, which would know"
     return f"by the ledger attempt {gone.attempt} was in the gap" if gone is not None else None

@@ -22,6 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox.core.errors import Code, ConfigError, Unavailable
 
+_DIALECT = create_engine("sqlite://").dialect
 _COMPILED: dict[Any, Any] = {}  # statements as SQL text, for every engine of this process: there are but so many
 BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another process
 PRAGMAS = {
@@ -86,6 +87,8 @@ def connect(path: Path, *, create: bool = False) -> Database:
     }  # fmt: skip
     writer = create_engine("sqlite://", poolclass=StaticPool, **told)
     reader = create_engine("sqlite://", poolclass=QueuePool, max_overflow=-1, **told)
+    for engine in (writer, reader):
+        engine.dialect = _DIALECT  # it is part of what compiled statements are found by
     event.listen(writer, "connect", _set_pragmas)
     event.listen(writer, "begin", _begin_immediate)
     event.listen(reader, "connect", _set_reader_pragmas)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,9 +129,10 @@ class Writer:
     def _refuse_the_rest(self) -> None:
         """Nobody waits for a thread that has ended, whatever it ended by."""
         self._has_ended.set()
-        while not self._jobs.empty():
-            job = self._jobs.get()
-            _give_up([job] if job is not None else [])
+        with suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                _give_up([job] if job is not None else [])
 
     def _waiting(self, first: _Job) -> tuple[list[_Job], bool]:
         jobs = [first]

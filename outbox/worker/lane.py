@@ -131,6 +131,8 @@ class Lane:
                 await self._keep_late(claim, ended)
                 return
             except Unavailable as error:
+                if not self._writer.is_alive:  # it stays as it is in the row; whoever comes next looks after it
+                    raise
                 await asyncio.to_thread(outage.failed, error)
                 await asyncio.sleep(max(_STORE_AGAIN, outage.pause))
         await asyncio.to_thread(outage.worked)

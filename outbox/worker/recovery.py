@@ -64,11 +64,11 @@ class Recovery:
         self._state_dir, self._own_id = state_dir, own_id
         self._release_proven, self._retry, self._clock = release_proven, retry, clock
 
-    def recover(self, *, ended: str | None = None, under_way: Collection[str] = (), may_release: bool = True) -> None:
+    def recover(self, *, ended: str | None = None, under_way: Collection[str] = ()) -> None:
         """Find dead workers, and let go of what they, or the worker `ended`, provably did not send.
 
         `under_way` are the attempts of this worker that it knows of: a claim whose COMMIT was stored although it
-        reported a failure is not among them. By a clock that is not believed nothing is let go (`may_release`).
+        reported a failure is not among them.
         """
         with self._database.reading() as connection:
             candidates = workers_not_ended(connection)
@@ -81,7 +81,7 @@ class Recovery:
         lost = [one for one in own if one.attempt_id not in under_way and self._is_over(one)]
         for attempt in (*left, *lost):
             try:
-                self._look_after(attempt, may_release=may_release, stopped=attempt.worker_id == ended)
+                self._look_after(attempt, stopped=attempt.worker_id == ended)
             except Unavailable as error:  # the others are looked after all the same
                 log.error("%s", error, extra={"action": "recover", "draft": attempt.draft_id})
         for worker_id in buried:
@@ -113,13 +113,13 @@ class Recovery:
         """Of an attempt of this worker that no lane has: whether nothing more can come of it."""
         return attempt.phase == Phase.CLAIMED or self._ledger.heard(attempt.attempt_id) is not None
 
-    def _look_after(self, attempt: OpenAttempt, *, may_release: bool, stopped: bool) -> None:
+    def _look_after(self, attempt: OpenAttempt, *, stopped: bool) -> None:
         heard = self._ledger.heard(attempt.attempt_id)
         in_ledger = self._ledger.entered(attempt.attempt_id) is not None
         if attempt.phase == Phase.GAP and heard is not None:
-            self._tell(attempt, self._run(lambda tx: self._store(tx, attempt, as_heard(heard), may_expire=may_release)))
+            self._tell(attempt, self._run(lambda tx: self._store(tx, attempt, as_heard(heard))))
         elif attempt.phase == Phase.CLAIMED and not in_ledger:
-            if self._release_proven and may_release:
+            if self._release_proven:
                 self._tell(attempt, self._run(lambda tx: self._let_go(tx, attempt, stopped=stopped)))
         elif attempt.gate == Gate.SYSTEM and attempt.phase == Phase.GAP:
             self._run(lambda tx: self._give_up(tx, attempt))
@@ -132,11 +132,9 @@ class Recovery:
         with self._database.reading() as connection:
             return was_alerted(connection, attempt.draft_id, Code.IN_DOUBT)
 
-    def _store(
-        self, tx: Transaction, attempt: OpenAttempt, ended: Ended, *, may_expire: bool
-    ) -> tuple[Code, str] | None:
+    def _store(self, tx: Transaction, attempt: OpenAttempt, ended: Ended) -> tuple[Code, str] | None:
         now = self._clock()
-        return conclude(tx, _claim(attempt), ended, not_before=now, now=now, may_expire=may_expire)
+        return conclude(tx, _claim(attempt), ended, not_before=now, now=now)
 
     def _tell(self, attempt: OpenAttempt, alert: tuple[Code, str] | None) -> None:
         if alert is not None:

@@ -126,7 +126,8 @@ class Worker:
         try:
             self._writer.run(lambda tx: end_worker_once(tx, self._id, now=self._clock()))
             has_ended = True
-            self._recovery.recover(ended=self._id, may_release=self._watch.jumped() is None)
+            if self._watch.jumped() is None:
+                self._recovery.recover(ended=self._id)
         except OutboxError as error:
             log.warning("%s", error, extra={"action": "close"})
         self._writer.close()
@@ -201,7 +202,7 @@ class Worker:
     async def _fill(self, tasks: dict[asyncio.Task[Ended], str]) -> None:
         """Claim exactly what can be sent now."""
         hold = self._hold()
-        if (hold and hold.message) != (self._held and self._held.message):
+        if not _is_same(hold, self._held):
             await self._alive_while(asyncio.to_thread(self._note_hold, hold))
         self._held = hold
         while self._held is None and len(tasks) < self._lanes and not self._circuit.is_open:
@@ -299,13 +300,13 @@ class Worker:
             _, late = await asyncio.wait(late, timeout=POLL)
 
     async def _sweep(self, under_way: Collection[str]) -> None:
-        """Look after dead workers and overdue drafts. A clock that jumped expires nothing."""
+        """Look after dead workers and overdue drafts: not by a clock that jumped, whose instants would be stored."""
+        if self._watch.jumped() is not None:
+            return
         try:
-            is_steady = self._watch.jumped() is None
-            look = partial(self._recovery.recover, under_way=tuple(under_way), may_release=is_steady)
+            look = partial(self._recovery.recover, under_way=tuple(under_way))
             await self._alive_while(asyncio.to_thread(look))
-            if is_steady:
-                await self._alive_while(asyncio.to_thread(self._expire))
+            await self._alive_while(asyncio.to_thread(self._expire))
         except LedgerRefused:
             raise
         except (OutboxError, OSError) as error:
@@ -355,6 +356,13 @@ def _relay(settings: Settings, host: str) -> Relay:
         username=settings.relay.username,
         password=settings.relay_password(),
     )
+
+
+def _is_same(hold: TryLater | None, before: TryLater | None) -> bool:
+    """Whether that was said already; of a clock the words change with every second."""
+    if hold is None or before is None:
+        return hold is before
+    return hold.code is before.code and (hold.code is Code.CLOCK_JUMPED or hold.message == before.message)
 
 
 def _heat(gate: str, limits: GateSettings) -> Heat:

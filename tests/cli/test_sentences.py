@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from outbox import operator
+from outbox import drafter, operator
 from outbox.cli.sentences import LONGEST, clock_time, sentence, shown
 from outbox.core.errors import TryLater
 from outbox.core.lifecycle import Settled
+from outbox.drafter.intake import Wanted
 from outbox.store.events import Event
-from tests.house import FOUNDER, JANE, SECOND, House
+from tests.house import FOUNDER, JANE, SALES, SECOND, House
 from tests.relay.scripted import Fin, Hold, Keep, Phase, Say, ScriptedRelay
 from tests.worker.hand import draining
 
@@ -182,10 +183,16 @@ def test_an_altered_row_is_told_as_far_as_it_can_be_read(house: House) -> None:
 
 
 def test_events_are_read_on_from_a_place_without_a_gap_or_a_repetition(house: House) -> None:
-    with operator.read(house.settings) as records:
+    kept = house.settings
+    with (
+        operator.read(kept) as records,
+        drafter.open(kept, clock=house.clock) as room,
+        operator.open(kept, clock=house.clock) as desk,
+    ):
         start = records.newest_place()
         for number in range(150):
-            house.cancel(house.draft(subject=f"Offer {number}").id)
+            wanted = Wanted(sender=SALES, to=(JANE,), subject=f"Offer {number}", text="Dear Jane")
+            desk.cancel(room.draft(wanted).draft.id)
         found: list[Event] = []
         while more := records.events(found[-1].place if found else start):
             found += more

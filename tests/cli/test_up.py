@@ -27,7 +27,7 @@ from tests.relay.recording import RecordingRelay
 from tests.relay.scripted import Hold, Keep, Phase, Say, ScriptedRelay
 
 PATIENCE = 40.0  # seconds that a test waits for a line or an end before it gives up
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SIGNALS = [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.torture) for one in (signal.SIGINT, signal.SIGHUP))]
 HELD_IN_GAP = {Phase.DOT: [Keep(), Hold(), Say(b"250 2.0.0 Ok: queued as 1F2E3D\r\n")]}
 
 
@@ -209,7 +209,9 @@ def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path) -> None:
         assert house.story(draft.id).draft.state is State.EXECUTING
 
 
-@pytest.mark.parametrize(("room", "other"), [("worker", "inbox"), ("inbox", "worker")])
+@pytest.mark.parametrize(
+    ("room", "other"), [("worker", "inbox"), pytest.param("inbox", "worker", marks=pytest.mark.torture)]
+)
 def test_a_child_that_dies_is_named_and_the_other_is_stopped(house: House, room: str, other: str) -> None:
     with up(house) as running:
         children = running.children()

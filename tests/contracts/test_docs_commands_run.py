@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.zygote import commands
 from tests.contracts.markdown import ROOT, Fence, fences, page
 from tests.relay.recording import RecordingRelay
 
@@ -98,6 +99,13 @@ def second_terminal(line: str, port: int, environment: dict[str, str], folder: P
         process.wait(10)
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with an `outbox` that starts at once."""
+    with commands(tmp_path_factory.mktemp("bin")) as folder:
+        yield folder
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """What a person's shell would have: the commands in reach, unbuffered output, a plain language."""
@@ -133,13 +141,13 @@ def run_blocks(name: str) -> list[Fence]:
 
 def run_page(name: str, port: int, environment: dict[str, str], folder: Path) -> None:
     """Run every block of a page, and compare what is printed with what it says."""
-    commands = [
+    lines = [
         Typed(as_here(one.line, port), one.prints)
         for block in run_blocks(name)
         for one in typed(block)
         if one.line.strip()
     ]
-    for command, printed in zip(commands, play(commands, environment, folder), strict=False):
+    for command, printed in zip(lines, play(lines, environment, folder), strict=False):
         if command.prints is not None:
             assert matches(command.prints, printed), f"{command.line}\nprinted\n{printed}\nnot\n{command.prints}"
 
@@ -151,7 +159,12 @@ def test_every_fence_is_run_shown_or_left_out_for_a_reason(name: str) -> None:
         assert re.fullmatch(r"|second terminal|not run: \S.+", fence.remark), fence
 
 
-def test_the_tutorial_does_what_it_says(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("installed", [False, pytest.param(True, marks=pytest.mark.torture)])
+def test_the_tutorial_does_what_it_says(
+    tmp_path: Path, environment: dict[str, str], quick: Path, *, installed: bool
+) -> None:
+    if not installed:
+        environment["PATH"] = f"{quick}{os.pathsep}{environment['PATH']}"
     port = free_port()
     (relay,) = [one.text.strip() for one in fences(page("docs/tutorial.md")) if one.remark == "second terminal"]
     with second_terminal(as_here(relay, port), port, environment, tmp_path) as output:
@@ -164,7 +177,8 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, environment: dict[str, s
 
 
 @pytest.mark.parametrize("name", [name for name in ("README.md", *HOWTOS) if run_blocks(name)])
-def test_a_page_does_what_it_says(name: str, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_page_does_what_it_says(name: str, tmp_path: Path, environment: dict[str, str], quick: Path) -> None:
+    environment["PATH"] = f"{quick}{os.pathsep}{environment['PATH']}"
     with RecordingRelay() as relay:
         run_page(name, relay.port, environment, tmp_path)
 

@@ -20,7 +20,7 @@ from tests.inbox.dovecot import MISSING, PASSWORD, PROGRAM, Dovecot
 from tests.relay.recording import RecordingRelay
 
 TEXTS = ("Ship it", "what is this?", "Ship it", "Reject: no", "Ship it", "Stop")
-DRAFTS = 12
+DRAFTS = 6
 A_ROUND = 3  # replies arrive before each kill, so that there is always something to do
 Deliver = Callable[[bytes], object]
 

@@ -32,8 +32,8 @@ def test_an_ordinary_draft_writes_one_draft_one_message_and_one_journal_row(hous
     "sender",
     ["sales@evil.example", "sales@sub.acme.example", "sales@acme.example.evil.example", "sales@xacme.example"],
 )
-def test_a_sender_outside_the_from_domains_is_refused(house: House, sender: str) -> None:
-    assert assert_refused(house, Code.FROM_DOMAIN, sender=sender).field == "from"
+def test_a_sender_outside_the_from_domains_is_refused(untouched: House, sender: str) -> None:
+    assert assert_refused(untouched, Code.FROM_DOMAIN, sender=sender).field == "from"
 
 
 def test_a_from_domain_is_compared_without_regard_to_case(house: House) -> None:
@@ -65,9 +65,9 @@ def test_ten_recipients_are_allowed(house: House) -> None:
 
 
 @pytest.mark.parametrize(("to", "cc", "bcc"), [(11, 11, 11), (9, 11, 11), (5, 8, 11)])
-def test_more_than_ten_recipients_are_refused_wherever_they_stand(house: House, to: int, cc: int, bcc: int) -> None:
+def test_more_than_ten_recipients_are_refused_wherever_they_stand(untouched: House, to: int, cc: int, bcc: int) -> None:
     everybody = _people(11)
-    assert_refused(house, Code.TOO_MANY_RECIPIENTS, to=everybody[:to], cc=everybody[to:cc], bcc=everybody[cc:bcc])
+    assert_refused(untouched, Code.TOO_MANY_RECIPIENTS, to=everybody[:to], cc=everybody[to:cc], bcc=everybody[cc:bcc])
 
 
 def test_the_limit_on_recipients_is_a_setting(house: House) -> None:
@@ -168,22 +168,22 @@ NOT_ADDRESSES = [
 
 
 @pytest.mark.parametrize("address", NOT_ADDRESSES)
-def test_what_is_not_exactly_one_address_is_refused_as_recipient(house: House, address: str) -> None:
-    assert_refused(house, Code.ADDRESS_INVALID, to=(address,))
+def test_what_is_not_exactly_one_address_is_refused_as_recipient(untouched: House, address: str) -> None:
+    assert_refused(untouched, Code.ADDRESS_INVALID, to=(address,))
 
 
 @pytest.mark.parametrize("field", ["to", "cc", "bcc", "sender"])
 @pytest.mark.parametrize("address", ["a@x.example,b@y.example", "a@x.example\r\nBcc: b@y.example", "jane"])
-def test_a_wrong_address_is_refused_in_every_place(house: House, field: str, address: str) -> None:
+def test_a_wrong_address_is_refused_in_every_place(untouched: House, field: str, address: str) -> None:
     given = {"to": (JANE,), field: address if field == "sender" else (address,)}
-    assert assert_refused(house, Code.ADDRESS_INVALID, **given).field == {"sender": "from"}.get(field, field)
+    assert assert_refused(untouched, Code.ADDRESS_INVALID, **given).field == {"sender": "from"}.get(field, field)
 
 
 @pytest.mark.parametrize("field", ["to", "cc", "bcc", "sender"])
-def test_a_wrong_address_is_refused_in_every_override_of_a_whole_message(house: House, field: str) -> None:
+def test_a_wrong_address_is_refused_in_every_override_of_a_whole_message(untouched: House, field: str) -> None:
     wrong = "a@x.example,b@y.example"
     over = {field: wrong if field == "sender" else (wrong,)}
-    assert_not_adopted(house, Code.ADDRESS_INVALID, PLAIN.encode(), **over)
+    assert_not_adopted(untouched, Code.ADDRESS_INVALID, PLAIN.encode(), **over)
 
 
 # The approval address
@@ -202,21 +202,21 @@ APPROVALS = [
 
 @pytest.mark.parametrize("field", ["to", "cc", "bcc"])
 @pytest.mark.parametrize("address", APPROVALS)
-def test_no_draft_writes_to_the_approval_address(house: House, field: str, address: str) -> None:
-    assert_refused(house, Code.APPROVAL_ADDRESS, **{"to": (JANE,), field: (address,)})
+def test_no_draft_writes_to_the_approval_address(untouched: House, field: str, address: str) -> None:
+    assert_refused(untouched, Code.APPROVAL_ADDRESS, **{"to": (JANE,), field: (address,)})
 
 
 @pytest.mark.parametrize("address", APPROVALS)
-def test_no_draft_comes_from_the_approval_address(house: House, address: str) -> None:
-    assert_refused(house, Code.APPROVAL_ADDRESS, sender=address)
+def test_no_draft_comes_from_the_approval_address(untouched: House, address: str) -> None:
+    assert_refused(untouched, Code.APPROVAL_ADDRESS, sender=address)
 
 
 @pytest.mark.parametrize("header", ["From", "To", "Cc", "Reply-To", "reply-to", "REPLY-TO"])
 @pytest.mark.parametrize("address", [*APPROVALS[:3], "Jane <APPROVE+q@ACME.example>"])
-def test_no_header_of_a_whole_message_names_the_approval_address(house: House, header: str, address: str) -> None:
+def test_no_header_of_a_whole_message_names_the_approval_address(untouched: House, header: str, address: str) -> None:
     lines = {"from": f"From: {SALES}", "to": f"To: {JANE}", header.lower(): f"{header}: {address}"}
     octets = "\n".join([*lines.values(), "Subject: Offer", "", "here it is", ""]).encode()
-    assert_not_adopted(house, Code.APPROVAL_ADDRESS, octets, sender=SALES, to=(JANE,), cc=(), bcc=())
+    assert_not_adopted(untouched, Code.APPROVAL_ADDRESS, octets, sender=SALES, to=(JANE,), cc=(), bcc=())
 
 
 def test_a_reply_to_that_hides_the_approval_address_behind_another_is_refused(house: House) -> None:
@@ -246,13 +246,13 @@ def test_another_mailbox_that_begins_like_the_approval_address_may_be_written_to
 
 
 @pytest.mark.parametrize("subject", ["", " ", "\t \t", "\u00a0", "\u2003"])
-def test_an_empty_subject_is_refused(house: House, subject: str) -> None:
-    assert_refused(house, Code.SUBJECT_EMPTY, subject=subject)
+def test_an_empty_subject_is_refused(untouched: House, subject: str) -> None:
+    assert_refused(untouched, Code.SUBJECT_EMPTY, subject=subject)
 
 
 @pytest.mark.parametrize("line", ["", "Subject:\n", "Subject: \n", "Subject: =?utf-8?q?_?=\n"])
-def test_a_whole_message_without_subject_is_refused(house: House, line: str) -> None:
-    assert_not_adopted(house, Code.SUBJECT_EMPTY, PLAIN.replace("Subject: Offer\n", line).encode())
+def test_a_whole_message_without_subject_is_refused(untouched: House, line: str) -> None:
+    assert_not_adopted(untouched, Code.SUBJECT_EMPTY, PLAIN.replace("Subject: Offer\n", line).encode())
 
 
 @pytest.mark.parametrize("character", ["a", "\u00e9", "\U0001f600"])
@@ -267,13 +267,13 @@ def test_the_length_of_a_subject_is_that_of_its_decoded_words(house: House) -> N
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "\t\r\n ", None])
-def test_an_empty_body_is_refused(house: House, text: str | None) -> None:
-    assert_refused(house, Code.BODY_EMPTY, text=text)
+def test_an_empty_body_is_refused(untouched: House, text: str | None) -> None:
+    assert_refused(untouched, Code.BODY_EMPTY, text=text)
 
 
 @pytest.mark.parametrize("html", ["", "<p> </p>", "<div><br></div>&nbsp;"])
-def test_an_html_part_without_words_is_an_empty_body(house: House, html: str) -> None:
-    assert_refused(house, Code.BODY_EMPTY, text=None, html=html)
+def test_an_html_part_without_words_is_an_empty_body(untouched: House, html: str) -> None:
+    assert_refused(untouched, Code.BODY_EMPTY, text=None, html=html)
 
 
 def test_an_html_part_alone_is_a_body(house: House) -> None:
@@ -281,9 +281,9 @@ def test_an_html_part_alone_is_a_body(house: House) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "\n", "   \n\n"])
-def test_a_whole_message_with_an_empty_body_is_refused(house: House, body: str) -> None:
+def test_a_whole_message_with_an_empty_body_is_refused(untouched: House, body: str) -> None:
     head = PLAIN.split("\n\n", 1)[0]
-    assert_not_adopted(house, Code.BODY_EMPTY, f"{head}\n\n{body}".encode())
+    assert_not_adopted(untouched, Code.BODY_EMPTY, f"{head}\n\n{body}".encode())
 
 
 # Attachments
@@ -378,11 +378,11 @@ def _read_refused(file: Path) -> Code:
 
 
 @pytest.mark.parametrize("media_type", ["text/plain\r\nX-Evil: yes", "text", "", "multipart/mixed", "a/b/c", "a b/c"])
-def test_a_media_type_that_is_none_is_refused(house: House, media_type: str) -> None:
-    before = rows_of(house)
+def test_a_media_type_that_is_none_is_refused(untouched: House, media_type: str) -> None:
+    before = rows_of(untouched)
     with pytest.raises(PolicyRefused):
-        house.draft(attachments=(Attachment("a", media_type, b"x"),))
-    assert rows_of(house) == before
+        untouched.draft(attachments=(Attachment("a", media_type, b"x"),))
+    assert rows_of(untouched) == before
 
 
 def test_an_attached_message_beyond_7_bit_is_refused_or_kept_whole(house: House) -> None:
@@ -418,44 +418,44 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize("value", INJECTIONS)
-def test_a_subject_never_becomes_another_header(house: House, value: str) -> None:
-    assert_refused(house, Code.HEADER_INJECTION, subject=value)
+def test_a_subject_never_becomes_another_header(untouched: House, value: str) -> None:
+    assert_refused(untouched, Code.HEADER_INJECTION, subject=value)
 
 
 @pytest.mark.parametrize("value", [value for value in INJECTIONS if value.isprintable()])
 @pytest.mark.parametrize("field", ["to", "cc", "sender"])
-def test_a_display_name_never_becomes_another_header(house: House, field: str, value: str) -> None:
+def test_a_display_name_never_becomes_another_header(untouched: House, field: str, value: str) -> None:
     mailbox = f'"{value}" <{SALES if field == "sender" else JANE}>'
-    assert_refused(house, Code.HEADER_INJECTION, **{field: mailbox if field == "sender" else (mailbox,)})
+    assert_refused(untouched, Code.HEADER_INJECTION, **{field: mailbox if field == "sender" else (mailbox,)})
 
 
 @pytest.mark.parametrize("value", INJECTIONS)
-def test_an_attachment_name_never_becomes_another_header(house: House, value: str) -> None:
-    assert_refused(house, Code.HEADER_INJECTION, attachments=(Attachment(value, "text/plain", b"x"),))
+def test_an_attachment_name_never_becomes_another_header(untouched: House, value: str) -> None:
+    assert_refused(untouched, Code.HEADER_INJECTION, attachments=(Attachment(value, "text/plain", b"x"),))
 
 
 @pytest.mark.parametrize("value", INJECTIONS)
-def test_an_agent_name_with_control_characters_is_refused(house: House, value: str) -> None:
-    assert_refused(house, Code.HEADER_INJECTION, agent=value)
+def test_an_agent_name_with_control_characters_is_refused(untouched: House, value: str) -> None:
+    assert_refused(untouched, Code.HEADER_INJECTION, agent=value)
 
 
 @pytest.mark.parametrize("field", ["in_reply_to", "references"])
 @pytest.mark.parametrize(
     "value", ["<a@x>\r\nBcc: evil@x.example", "<a@x>\n", "a", "<a@x> <b@x>", "<a@x", "<@x>", "<a b@x>"]
 )
-def test_what_is_not_one_message_id_is_refused(house: House, field: str, value: str) -> None:
-    before = rows_of(house)
+def test_what_is_not_one_message_id_is_refused(untouched: House, field: str, value: str) -> None:
+    before = rows_of(untouched)
     with pytest.raises(PolicyRefused) as caught:
-        house.draft(**{field: value if field == "in_reply_to" else (value,)})  # type: ignore[arg-type]
+        untouched.draft(**{field: value if field == "in_reply_to" else (value,)})  # type: ignore[arg-type]
     assert caught.value.code in {Code.HEADER_INJECTION, Code.MESSAGE_MALFORMED}
-    assert rows_of(house) == before
+    assert rows_of(untouched) == before
 
 
 @pytest.mark.parametrize("value", [value for value in INJECTIONS if value.isprintable()])
 @pytest.mark.parametrize("header", ["Subject", "X-Campaign", "Comments", "List-Id"])
-def test_no_header_of_a_whole_message_hides_another_in_encoded_words(house: House, header: str, value: str) -> None:
+def test_no_header_of_a_whole_message_hides_another_in_encoded_words(untouched: House, header: str, value: str) -> None:
     lines = PLAIN.replace("Subject: Offer\n", "" if header == "Subject" else "Subject: Offer\n")
-    assert_not_adopted(house, Code.HEADER_INJECTION, f"{header}: {value}\n{lines}".encode())
+    assert_not_adopted(untouched, Code.HEADER_INJECTION, f"{header}: {value}\n{lines}".encode())
 
 
 @pytest.mark.parametrize(
@@ -479,11 +479,11 @@ def test_encoded_words_that_cannot_be_decoded_are_only_text(house: House, subjec
     ],
     ids=lambda given: next(iter(given)),
 )
-def test_what_is_not_unicode_text_is_refused(house: House, given: dict[str, object]) -> None:
-    before = rows_of(house)
+def test_what_is_not_unicode_text_is_refused(untouched: House, given: dict[str, object]) -> None:
+    before = rows_of(untouched)
     with pytest.raises(PolicyRefused):
-        house.draft(**given)  # type: ignore[arg-type]
-    assert rows_of(house) == before
+        untouched.draft(**given)  # type: ignore[arg-type]
+    assert rows_of(untouched) == before
 
 
 # Kinds
@@ -503,13 +503,13 @@ NON_DELEGABLE = [
 
 
 @pytest.mark.parametrize("kind", NON_DELEGABLE)
-def test_a_non_delegable_kind_is_refused(house: House, kind: str) -> None:
-    assert assert_refused(house, Code.NON_DELEGABLE_KIND, kind=kind).field == "kind"
+def test_a_non_delegable_kind_is_refused(untouched: House, kind: str) -> None:
+    assert assert_refused(untouched, Code.NON_DELEGABLE_KIND, kind=kind).field == "kind"
 
 
 @pytest.mark.parametrize("kind", NON_DELEGABLE)
-def test_a_non_delegable_kind_is_refused_for_a_whole_message(house: House, kind: str) -> None:
-    assert_not_adopted(house, Code.NON_DELEGABLE_KIND, PLAIN.encode(), kind=kind)
+def test_a_non_delegable_kind_is_refused_for_a_whole_message(untouched: House, kind: str) -> None:
+    assert_not_adopted(untouched, Code.NON_DELEGABLE_KIND, PLAIN.encode(), kind=kind)
 
 
 SPELLINGS = [
@@ -540,19 +540,19 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("kind", SPELLINGS)
-def test_no_spelling_makes_a_non_delegable_kind_delegable(house: House, kind: str) -> None:
-    assert_refused(house, Code.NON_DELEGABLE_KIND, kind=kind)
+def test_no_spelling_makes_a_non_delegable_kind_delegable(untouched: House, kind: str) -> None:
+    assert_refused(untouched, Code.NON_DELEGABLE_KIND, kind=kind)
 
 
 @pytest.mark.parametrize(
     "kind", ["venture_k\u0131ll", "venture\u2010kill", "venture\u2013kill", "venture\u2212kill", "ventureKill"]
 )
-def test_what_only_looks_like_a_non_delegable_kind_is_refused_all_the_same(house: House, kind: str) -> None:
-    before = rows_of(house)
+def test_what_only_looks_like_a_non_delegable_kind_is_refused_all_the_same(untouched: House, kind: str) -> None:
+    before = rows_of(untouched)
     with pytest.raises(PolicyRefused) as caught:
-        house.draft(kind=kind)
+        untouched.draft(kind=kind)
     assert caught.value.code in {Code.NON_DELEGABLE_KIND, Code.UNKNOWN_KIND}
-    assert rows_of(house) == before
+    assert rows_of(untouched) == before
 
 
 def test_settings_add_to_the_kinds_that_are_refused_and_take_none_away(house: House) -> None:

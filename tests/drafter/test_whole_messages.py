@@ -121,8 +121,8 @@ def test_a_line_of_998_octets_is_kept(house: House) -> None:
         with_header("X" * 77 + ": z"),
     ],
 )
-def test_what_is_no_clean_message_is_refused(house: House, octets: bytes) -> None:
-    assert_not_adopted(house, Code.MESSAGE_MALFORMED, octets)
+def test_what_is_no_clean_message_is_refused(untouched: House, octets: bytes) -> None:
+    assert_not_adopted(untouched, Code.MESSAGE_MALFORMED, octets)
 
 
 @pytest.mark.parametrize(
@@ -144,14 +144,14 @@ def test_what_is_no_clean_message_is_refused(house: House, octets: bytes) -> Non
         "Content-Transfer-Encoding: 7bit\nContent-Transfer-Encoding: base64",
     ],
 )
-def test_a_header_that_may_stand_once_is_refused_twice(house: House, line: str) -> None:
-    assert_not_adopted(house, Code.MESSAGE_MALFORMED, with_header(line))
+def test_a_header_that_may_stand_once_is_refused_twice(untouched: House, line: str) -> None:
+    assert_not_adopted(untouched, Code.MESSAGE_MALFORMED, with_header(line))
 
 
 @pytest.mark.parametrize("author", [f"{SALES}, ceo@acme.example", "", "friends:;"])
-def test_a_message_has_exactly_one_author(house: House, author: str) -> None:
+def test_a_message_has_exactly_one_author(untouched: House, author: str) -> None:
     octets = PLAIN.replace(f"From: {SALES}", f"From: {author}").encode()
-    refused = assert_not_adopted(house, Code.ADDRESS_INVALID if not author else Code.MESSAGE_MALFORMED, octets)
+    refused = assert_not_adopted(untouched, Code.ADDRESS_INVALID if not author else Code.MESSAGE_MALFORMED, octets)
     assert refused.field == "From"
 
 
@@ -171,15 +171,15 @@ def test_a_message_to_hidden_recipients_alone_is_taken(house: House) -> None:
     assert (envelope.to, envelope.bcc) == ((), (JANE,))
 
 
-def test_a_second_bcc_header_is_refused_so_that_no_recipient_is_lost(house: House) -> None:
+def test_a_second_bcc_header_is_refused_so_that_no_recipient_is_lost(untouched: House) -> None:
     octets = with_header("Bcc: a@customer.example\nBcc: b@customer.example")
-    assert_not_adopted(house, Code.MESSAGE_MALFORMED, octets)
+    assert_not_adopted(untouched, Code.MESSAGE_MALFORMED, octets)
 
 
-def test_a_recipient_header_that_does_not_parse_is_refused(house: House) -> None:
+def test_a_recipient_header_that_does_not_parse_is_refused(untouched: House) -> None:
     for name in ("To", "Cc", "Bcc", "Reply-To"):
         base = PLAIN.replace(f"To: {JANE}\n", "") if name == "To" else PLAIN
-        assert_not_adopted(house, Code.ADDRESS_INVALID, f"{name}: a@x.example b@y.example\n{base}".encode())
+        assert_not_adopted(untouched, Code.ADDRESS_INVALID, f"{name}: a@x.example b@y.example\n{base}".encode())
 
 
 def test_what_is_said_beside_the_message_takes_the_place_of_its_headers(house: House) -> None:
@@ -220,9 +220,9 @@ def test_the_thread_of_a_message_is_signed_with_it(house: House) -> None:
     assert thread == '{"in_reply_to":"<a@x.example>","references":["<r@x.example>","<a@x.example>"]}'
 
 
-def test_a_header_over_64_kib_is_refused(house: House) -> None:
+def test_a_header_over_64_kib_is_refused(untouched: House) -> None:
     recipients = ",\n ".join(f"person{number}@customer.example" for number in range(3000))
-    assert_not_adopted(house, Code.MESSAGE_MALFORMED, PLAIN.replace(JANE, recipients).encode())
+    assert_not_adopted(untouched, Code.MESSAGE_MALFORMED, PLAIN.replace(JANE, recipients).encode())
 
 
 def test_a_message_of_more_than_200_parts_is_refused(house: House) -> None:
@@ -233,16 +233,16 @@ def test_a_message_of_more_than_200_parts_is_refused(house: House) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_message_nested_a_thousand_deep_is_refused(house: House) -> None:
+def test_a_message_nested_a_thousand_deep_is_refused(untouched: House) -> None:
     head = PLAIN.split("\n\n", 1)[0]
     nested = "".join(f"\nContent-Type: multipart/mixed; boundary=b{depth}\n\n--b{depth}" for depth in range(1000))
-    assert_not_adopted(house, Code.MESSAGE_MALFORMED, f"{head}{nested}\n\nhi\n".encode())
+    assert_not_adopted(untouched, Code.MESSAGE_MALFORMED, f"{head}{nested}\n\nhi\n".encode())
 
 
 @pytest.mark.timeout(20)
-def test_parts_that_name_no_content_type_are_counted_too(house: House) -> None:
+def test_parts_that_name_no_content_type_are_counted_too(untouched: House) -> None:
     head = PLAIN.split("\n\n", 1)[0] + "\nContent-Type: multipart/mixed; boundary=b\n\n"
-    assert_not_adopted(house, Code.MESSAGE_MALFORMED, (head + "--b\n\nhi\n" * 5000 + "--b--\n").encode())
+    assert_not_adopted(untouched, Code.MESSAGE_MALFORMED, (head + "--b\n\nhi\n" * 5000 + "--b--\n").encode())
 
 
 @pytest.mark.timeout(15)

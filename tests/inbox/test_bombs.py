@@ -136,7 +136,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bomb", seeds(BOMBS, 4))
+@pytest.mark.parametrize("bomb", seeds(BOMBS, 8))
 def test_a_bomb_neither_approves_nor_stops_the_loop(asked: Asked, bunker: Bunker, bomb: str) -> None:
     octets = asked.letter(BOMBS[bomb]())
     file = asked.house.deliver(octets)

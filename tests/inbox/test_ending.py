@@ -10,16 +10,20 @@ from email.message import EmailMessage
 
 import pytest
 
-from outbox import inbox
-from outbox.core.lifecycle import State
+from outbox import inbox, operator
+from outbox.clock import new_id
+from outbox.core.evidence import Evidence
+from outbox.core.lifecycle import Room, State
+from outbox.store.evidence import insert_evidence
 from tests.house import FOUNDER, HOUR, JANE, SECOND, House
 from tests.inbox.letters import Asked, text_of, token_of
 from tests.inbox.lookout import look_together
 from tests.relay.scripted import Fin, Hold, Keep, Phase, Say, Script, ScriptedRelay
-from tests.worker.hand import draining
+from tests.worker.hand import draining, writing
+from tests.worker.test_fence import backed_up, restore
 
 PARTNER = "partner@acme.example"
-NEWS = ("Sent", "Not sent", "Not known whether sent", "Expired", "Rejected", "Stopped", "Cancelled")
+NEWS = ("Sent", "Not sent", "Not sent again", "Not known whether sent", "Expired", "Rejected", "Stopped", "Cancelled")
 
 
 def reply(asked: Asked, text: str, **given: str | None) -> None:
@@ -82,6 +86,41 @@ def test_what_is_in_doubt_is_told_and_settled_later_it_is_not_told_again(asked: 
     assert ended_as("Not known whether sent", letter)
     assert "may have been sent, and may not" in text_of(letter)
     assert asked.states()[0] == "executing"
+
+
+def test_what_was_restored_and_may_have_left_is_not_called_unsent(asked: Asked) -> None:
+    house = asked.house
+    copy = backed_up(house)
+    house.approve(asked.draft_id)
+    house.drain()
+    restore(house, copy)
+    with operator.open(house.settings, clock=house.clock) as desk:
+        desk.accept_fence(note="restored")
+    (letter,) = news(house, asked.draft_id)
+    assert len(house.relay.to(JANE)) == 1
+    assert_says_that_it_may_have_left(letter)
+
+
+def test_what_evidence_proves_sent_is_not_called_unsent(asked: Asked) -> None:
+    house, at = asked.house, asked.house.clock()
+    house.approve(asked.draft_id)
+    found = Evidence("delivery-report", True, "delivered: 250")
+    with writing(house, Room.INBOX) as writer:
+        writer.run(
+            lambda tx: insert_evidence(
+                tx, found, evidence_id=new_id(at), draft_id=asked.draft_id, attempt_id=None, now=at
+            )
+        )
+    house.drain()
+    (letter,) = news(house, asked.draft_id)
+    assert house.relay.to(JANE) == []
+    assert_says_that_it_may_have_left(letter)
+
+
+def assert_says_that_it_may_have_left(letter: EmailMessage) -> None:
+    assert ended_as("Not sent again", letter)
+    assert "Nothing was sent" not in text_of(letter)
+    assert "whether it left before, only the operator knows" in text_of(letter)
 
 
 def test_a_rejection_is_confirmed_with_its_reason(asked: Asked) -> None:

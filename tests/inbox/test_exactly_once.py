@@ -95,7 +95,7 @@ def test_processes_that_read_the_same_maildir_record_each_reply_once(house: Hous
     house.drain()
     for number, draft in enumerate(drafts):
         house.reply(house.request_for(draft), ("Ship it", "Reject: no", "Stop", "what is this?")[number % 4])
-    look_together(house, processes=4)
+    look_together(house, processes=3)
     assert len(house.replies()) == 8
     assert [house.story(draft).draft.state.value for draft in drafts] == [
         "approved", "rejected", "cancelled", "pending",

@@ -9,11 +9,14 @@ import base64
 import os
 import quopri
 import shutil
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -27,13 +30,14 @@ from tests.inbox.guarded import SIGNED, Guarded, published
 from tests.inbox.letters import Asked, Letter, letters
 from tests.relay.recording import RecordingRelay
 
+ROOT = Path(__file__).parents[2]
 _MANY = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 
 
 def tried(examples: int) -> settings:
     """So many examples, always the same ones, unless more are asked for."""
     return settings(
-        max_examples=_MANY or max(10, examples // 2),
+        max_examples=_MANY or max(10, examples // 5),
         deadline=None,
         derandomize=not _MANY,
         database=None,
@@ -610,3 +614,14 @@ def test_some_letters_that_make_fuzz_begins_with_are_proved() -> None:
 @pytest.mark.parametrize("word", APPROVING)
 def test_every_approving_word_survives_its_own_normalisation(word: str) -> None:
     assert normalised(word) == word
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+def test_many_more_examples_drawn_anew_pass_too() -> None:
+    """This file in a process of its own, so that FUZZ_EXAMPLES holds for it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=600", __file__]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"FUZZ_EXAMPLES": "500"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:]

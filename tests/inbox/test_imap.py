@@ -445,7 +445,7 @@ def test_a_message_that_went_away_reads_as_none_and_the_others_as_they_are(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("dedicated", [False, True], ids=["shared", "dedicated"])
-@pytest.mark.parametrize("each", [False, True], ids=["once", "each"])
+@pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.torture)])
 def test_a_connection_that_ends_after_any_line_loses_nothing(
     dovecot: Dovecot, account: Account, open_mailbox: Mailboxes, *, each: bool, dedicated: bool
 ) -> None:

@@ -705,7 +705,7 @@ FLOODS = {
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("flood", seeds(FLOODS, 4))
+@pytest.mark.parametrize("flood", seeds(FLOODS, 8))
 def test_a_header_of_256_kb_is_read_in_time(flood: str) -> None:
     unit = FLOODS[flood]
     whole = unit * (250_000 // len(unit.encode()))

@@ -10,12 +10,12 @@ import pytest
 
 from outbox.clock import new_id
 from outbox.core.errors import Code, OutboxError, StateRefused, TryLater, UsageError
-from outbox.core.lifecycle import Settled
+from outbox.core.lifecycle import Room, Settled
 from outbox.ledger import LedgerRefused
 from outbox.lock import WorkerLock
 from outbox.operator.fence import FenceReport
 from outbox.operator.settling import person
-from outbox.store.claims import Claim
+from outbox.store.claims import Claim, release_if_held
 from tests.crash.journals import assert_the_journal_holds
 from tests.house import HOUR, SECOND, House
 from tests.operator.stuck import (
@@ -31,7 +31,9 @@ from tests.operator.stuck import (
     PENDING,
     Meanwhile,
     Stuck,
+    claimed,
     entered,
+    finish,
     journalled,
     later,
     ledger_of,
@@ -39,7 +41,7 @@ from tests.operator.stuck import (
     write_in_ledger,
 )
 from tests.relay.recording import RecordingRelay
-from tests.worker.hand import system_drafts
+from tests.worker.hand import system_drafts, writing
 
 WHY = "last night's backup; the disk broke"
 HELD = (CLAIMED, GAP, GAP_ACCEPTED, GAP_REFUSED, DOUBT, FRESH)
@@ -186,6 +188,22 @@ def test_by_a_ledger_that_is_ahead_what_left_is_in_doubt_and_what_waits_is_cance
     drain(stuck, relay)
     assert sent(relay, stuck) == [CLAIMED]
     assert_the_journal_holds(stuck.house)
+
+
+def test_what_waits_and_whose_attempt_in_the_ledger_is_a_row_already_is_cancelled(stuck: Stuck) -> None:
+    """The row says unsent, and the ledger's line of that could not be written: no second row can be made of it."""
+    house = stuck.house
+    with writing(house, Room.WORKER) as writer:
+        claim = claimed(house, writer, stuck.worker_id, stuck.drafts[APPROVED])
+        finish(house, writer, claim, "not_sent")
+        writer.run(lambda tx: release_if_held(tx, claim, not_before=house.clock() + HOUR, now=house.clock()))
+    write_in_ledger(house, entered(claim, house.clock()))
+    left(stuck, PENDING)
+    assert not agrees(house)
+    accept(stuck)
+    assert agrees(house)
+    assert stuck.state(APPROVED) == ("cancelled", "restored")
+    assert stuck.attempt(APPROVED) == ("done", "not_sent")
 
 
 def test_what_is_pending_and_has_left_is_cancelled_and_says_so(stuck: Stuck) -> None:

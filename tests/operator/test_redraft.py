@@ -11,9 +11,11 @@ import pytest
 from outbox import drafter, operator
 from outbox.clock import new_id
 from outbox.core.errors import Code, ConfigError, DraftUnknown, OutboxError, PolicyRefused
-from outbox.core.lifecycle import Settled, State
+from outbox.core.evidence import Evidence
+from outbox.core.lifecycle import Room, Settled, State
 from outbox.drafter.intake import Overrides, Wanted
 from outbox.store.claims import Claim
+from outbox.store.evidence import insert_evidence
 from tests.house import HOUR, JANE, SALES, SECOND, House
 from tests.operator.stuck import (
     APPROVED,
@@ -31,6 +33,7 @@ from tests.operator.stuck import (
     write_in_ledger,
 )
 from tests.relay.recording import RecordingRelay
+from tests.worker.hand import writing
 
 
 @pytest.fixture
@@ -210,6 +213,19 @@ def test_what_the_relay_refused_in_the_gap_is_warned_of_where_the_ledger_cannot_
     for file in house.folder.rglob(missing):
         file.unlink()
     assert refused(house, old).code is Code.MAY_DUPLICATE
+
+
+def test_what_the_relay_refused_and_evidence_proves_sent_is_warned_of(stuck: Stuck) -> None:
+    house, old = stuck.house, stuck.drafts[GAP_REFUSED]
+    settle(stuck, GAP_REFUSED, Settled.RELEASED)
+    house.cancel(old)
+    found = Evidence("delivery-report", True, "delivered: 250")
+    at = house.clock()
+    with writing(house, Room.INBOX) as writer:
+        writer.run(lambda tx: insert_evidence(tx, found, evidence_id=new_id(at), draft_id=old, attempt_id=None, now=at))
+    told = refused(house, old)
+    assert told.code is Code.MAY_DUPLICATE
+    assert "delivery-report" in told.message
 
 
 def test_a_draft_that_was_altered_is_not_drafted_again(house: House) -> None:

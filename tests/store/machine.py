@@ -235,15 +235,17 @@ class Lifecycle(RuleBasedStateMachine):
             return
         row = held_now[back % len(held_now)]
         draft, tried = self.model[row.draft_id], self.model[row.draft_id].tries[row.attempt_id]
-        outcome = tried.outcome or (Outcome.IN_DOUBT if tried.phase is Phase.GAP else Outcome.NOT_SENT)
+        is_found = how is Settled.SENT and tried.phase is Phase.CLAIMED  # its gap is written down then
+        outcome = tried.outcome or (Outcome.IN_DOUBT if tried.phase is Phase.GAP or is_found else Outcome.NOT_SENT)
         allowed = {
             Settled.SENT: outcome in POSSIBLY_SENT,
             Settled.NOT_SENT: True,
-            Settled.RELEASED: outcome not in POSSIBLY_SENT and not draft.stopped and draft.expires_at > now,
+            Settled.RELEASED: outcome not in POSSIBLY_SENT and not draft.stopped and not draft.overdue(now),
         }[how]
         said = Settlement(how, "operator", "it was looked at")
         self.expect(Room.OPERATOR, "1", lambda tx: SETTLE[how](tx, row, said, now=now), allowed=allowed)
         if allowed:
+            tried.gap_at = now if is_found else tried.gap_at
             tried.phase, tried.outcome = Phase.DONE, outcome
             draft.state = State.COMPLETED if how is Settled.SENT else State.FAILED
             if how is Settled.RELEASED:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.store.machine import Lifecycle
 
 
-def test_random_interleavings_stay_within_the_model() -> None:
+@pytest.mark.parametrize("examples", [12, pytest.param(40, marks=pytest.mark.torture)])
+def test_random_interleavings_stay_within_the_model(examples: int) -> None:
     run_state_machine_as_test(
         Lifecycle,
         settings=settings(
-            max_examples=20,
+            max_examples=examples,
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import click
@@ -90,6 +91,7 @@ def test_every_table_is_strict(stage: Stage) -> None:
     assert metadata.tables.keys() <= strict.keys()
 
 
+@cache
 def names_in(module: Path) -> set[str]:
     """Tables that a module imports, and everything it names: attributes, keywords, keys and words of literal SQL."""
     found: set[str] = set()

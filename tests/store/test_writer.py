@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
@@ -17,9 +17,10 @@ from sqlalchemy.exc import OperationalError
 from outbox.core.errors import Code, PolicyRefused, StateRefused, Unavailable
 from outbox.core.lifecycle import Room
 from outbox.store.engine import BUSY_TIMEOUT, PRAGMAS, Database, connect
+from outbox.store.journal import Chain
 from outbox.store.verdicts import approve_if_pending
 from outbox.store.writer import MOST_IN_ONE_COMMIT, CommitUnknown, Transaction, Writer
-from tests.store.stage import Stage, broken_links, journal_of
+from tests.store.stage import RING, Stage, broken_links, journal_of
 
 BOUND = 10.0  # seconds that anything here may take; none of it waits for time to pass
 
@@ -403,3 +404,29 @@ def test_a_commit_outlives_its_connection(stage: Stage) -> None:
     with reopened.reading() as connection:
         assert connection.execute(text("SELECT id FROM workers")).scalars().all() == ["w"]
     reopened.close()
+
+
+# A thread that ended
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_writer_whose_thread_has_ended(stage: Stage) -> None:
+    """Out of memory between COMMIT and waking: whoever waits, and whoever comes later, is told that it is unknown."""
+
+    def ends(_lines: Sequence[object]) -> None:
+        raise MemoryError
+
+    database = connect(stage.path)
+    writer = Writer(database, Chain(Room.OPERATOR, "writer", RING), ends)
+    hold = Hold()
+    held = writer.submit(hold)
+    assert hold.reached.wait(BOUND)
+    waits = [writer.submit(note("first"), then="line"), writer.submit(note("second"))]
+    hold.let_go.set()
+    assert held.result(BOUND) is None
+    for future in (*waits, writer.submit(note("late"))):
+        assert isinstance(future.exception(BOUND), CommitUnknown)
+    assert not writer.is_alive
+    writer.close()
+    database.close()

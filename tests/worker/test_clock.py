@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from outbox import worker
+from outbox import operator, worker
 from outbox.clock import FURTHEST, ClockWatch, steady, wall
 from outbox.core.errors import Code, TryLater
 from outbox.core.lifecycle import State
 from tests.house import HOUR, JANE, SECOND, HandClock, House
-from tests.worker.hand import codes
+from tests.relay.scripted import Hold, Phase, Say, ScriptedRelay
+from tests.worker.hand import PATIENCE, codes, dead_worker
 
 
 @dataclass
@@ -107,6 +110,48 @@ def test_nothing_expires_by_a_clock_that_jumped(house: House) -> None:
         house.clock.advance(-2 * HOUR)
         room.run(drain=True)
     assert len(house.relay.to(JANE)) == 1
+
+
+def test_a_clock_that_jumped_lets_go_of_no_dead_workers_claim(house: House) -> None:
+    still = HandClock()
+    draft = house.approved(ttl=3600)
+    dead_worker(house)
+    with worker.open(house.settings, clock=house.clock, steady=still) as room:
+        house.clock.advance(2 * HOUR)
+        with pytest.raises(TryLater):  # the operator's mail about the dead waits
+            room.run(drain=True)
+        assert [one.phase for one in house.story(draft.id).attempts] == ["claimed"]
+        house.clock.advance(-2 * HOUR)
+        room.run(drain=True)
+    assert len(house.relay.to(JANE)) == 1
+
+
+def test_what_ends_unsent_while_the_clock_is_not_believed_does_not_expire(tmp_path: Path) -> None:
+    still = HandClock()
+    with ScriptedRelay({Phase.MAIL: [Hold(), Say(b"451 4.3.0 Later\r\n")]}) as relay, ThreadPoolExecutor(1) as pool:
+        house = House.build(tmp_path, relay)
+        draft = house.approved(ttl=3600)
+        with worker.open(house.settings, clock=house.clock, steady=still) as room:
+            drained = pool.submit(room.run, drain=True)
+            relay.wait_until_holding()
+            house.clock.advance(2 * HOUR)
+            relay.release()
+            assert isinstance(drained.exception(PATIENCE), None | TryLater)
+            assert house.story(draft.id).draft.state is State.APPROVED
+            house.clock.advance(-2 * HOUR)
+
+
+def test_what_was_deferred_by_a_clock_that_was_ahead_is_due_once_the_right_one_is_believed(house: House) -> None:
+    draft = house.approved()
+    house.relay.refuse[JANE] = "451 4.3.0 Later"
+    house.clock.advance(10 * HOUR)
+    house.drain()
+    house.relay.refuse.clear()
+    house.clock.advance(-10 * HOUR)
+    with operator.open(house.settings, clock=house.clock) as desk:
+        desk.believe_clock()
+    house.drain()
+    assert house.story(draft.id).draft.state is State.COMPLETED
 
 
 def test_a_worker_that_starts_behind_what_is_stored_claims_nothing(house: House) -> None:

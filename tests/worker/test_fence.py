@@ -174,6 +174,39 @@ def test_what_the_operator_vouches_for_starts_again_and_sends_nothing_twice(hous
     assert house.story(later.id).draft.state is State.COMPLETED
 
 
+def accept(house: House) -> None:
+    with operator.open(house.settings, clock=house.clock) as desk:
+        desk.accept_fence(note="restored")
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["state folder lost", "ledger kept"])
+def test_a_database_from_before_a_fence_is_refused_again_and_can_be_vouched_for_again(house: House, lost: bool) -> None:
+    """What the first fence put in doubt or cancelled would else wait again, and the ledger no longer looks for it."""
+    house.approved(to=("joe@customer.example",))
+    house.drain()
+    draft = house.approved()
+    copy = backed_up(house)
+    if lost:
+        house.drain()
+        shutil.rmtree(house.settings.state_dir)
+    else:
+        house.cancel(draft.id)
+        house.approved(to=("joe@customer.example",), subject="Another")
+        house.drain()
+        restore(house, copy)
+    accept(house)
+    house.drain()
+    before = len(house.relay.to(JANE))
+    restore(house, copy)
+    refused = why_refused(house)
+    assert refused.code is Code.LEDGER_AHEAD
+    assert "fence" in refused.message
+    accept(house)
+    house.drain()
+    assert house.story(draft.id).draft.state is State.CANCELLED
+    assert len(house.relay.to(JANE)) == before == int(lost)
+
+
 def test_there_is_nothing_to_vouch_for_where_ledger_and_database_agree(house: House) -> None:
     house.approved()
     house.drain()

@@ -14,7 +14,7 @@ from tests.worker.hand import codes, ended, on_wall_clock, start_worker, still_r
 
 HELD_IN_GAP: Script = {Phase.DOT: [Keep(), Hold(), Say(b"250 2.0.0 Ok: queued as 1F2E3D\r\n")]}
 HELD_BEFORE_GAP: Script = {Phase.MAIL: [Hold(), Say(b"250 2.1.0 Ok\r\n")]}
-SIGNALS = [signal.SIGTERM, signal.SIGINT]
+SIGNALS = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.torture)]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
