@@ -197,6 +197,7 @@ class Settling:
         gap_at = row.gap_at or (written.at if written is not None else None)
         waits = gap_at is not None and finding == "unknown"
         heard = ledger.heard(row.attempt_id) if isinstance(ledger, Ledger) else None
+        row = replace(row, is_heard_unsent=heard is not None and heard.outcome in _NEVER_LEFT)
         patience = (self._settings.relay.final_timeout + ANSWERS_COME_FOR) * MICROSECONDS
         said = " ".join(str(part) for part in (row.code, row.text) if part)
         return Case(

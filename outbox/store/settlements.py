@@ -48,7 +48,8 @@ class Gone:
 class Held:
     """A draft at executing with the attempt that holds it; instants in microseconds UTC.
 
-    `gone` is what the ledger says of this attempt, where it was asked.
+    Where the ledger was asked, `gone` is what it says of this attempt, and `is_heard_unsent` whether its worker heard
+    that the relay did not take it.
     """
 
     draft_id: str
@@ -69,6 +70,7 @@ class Held:
     since: int
     gap_at: int | None
     gone: Gone | None = None
+    is_heard_unsent: bool = False
 
 
 def held(connection: Connection, draft_id: str | None = None) -> list[Held]:
@@ -162,7 +164,8 @@ def _settle(tx: Transaction, row: Held, settlement: Settlement, *, now: int) -> 
         _enter(tx, row.attempt_id, gone, f"settled as sent: {settlement.note}", now=now)
         row = replace(row, phase=Phase.GAP.value)
     if row.phase != Phase.DONE.value:
-        is_doubtful = row.phase == Phase.GAP.value and settlement.settled_as is not Settled.RELEASED
+        is_unsent = row.is_heard_unsent and settlement.settled_as is Settled.RELEASED
+        is_doubtful = row.phase == Phase.GAP.value and not is_unsent
         outcome = Outcome.IN_DOUBT if is_doubtful else Outcome.NOT_SENT
         _close(tx, (row.draft_id, row.attempt_id), row.phase, outcome, f"settled by {settlement.by}", now=now)
     tx.connection.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.store.machine import Lifecycle
@@ -15,6 +15,7 @@ def test_random_interleavings_stay_within_the_model(examples: int) -> None:
         Lifecycle,
         settings=settings(
             max_examples=examples,
+            phases=[Phase.generate],  # shrinking 40 steps takes longer than a test may
             stateful_step_count=40,
             deadline=None,
             database=None,
