@@ -229,7 +229,7 @@ def test_every_command_of_a_unit_is_a_command_of_ours() -> None:
         for file in SERVICES
         for found in re.findall(rf"{PROGRAM} ([^'\n]+)", file.read_text())
     }
-    assert commands == {"worker", "inbox", "status", "backup", "journal seal"}
+    assert commands == {"worker", "inbox", "status", "backup", "journal verify", "journal seal"}
     documented = page("docs/reference/commands.md")
     missing = {command for command in commands if f"\n## outbox {command}\n" not in documented}
     assert missing == set()
