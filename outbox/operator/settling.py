@@ -22,6 +22,7 @@ from outbox.operator.sought import Sought
 from outbox.store.engine import Database
 from outbox.store.evidence import EvidenceView, evidence_of, insert_evidence
 from outbox.store.identity import identity_of
+from outbox.store.rows import load_draft
 from outbox.store.settlements import (
     Gone,
     Held,
@@ -238,8 +239,6 @@ class Settling:
             return error.message
 
     def _octets(self, draft_id: str) -> bytes:
-        from outbox.store.rows import load_draft
-
         with self._database.reading() as connection:
             return load_draft(connection, draft_id).draft.message
 
