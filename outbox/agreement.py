@@ -29,7 +29,7 @@ def open_ledger(state_dir: Path, ring: KeyRing, database: Database) -> Ledger:
 def disagreement(state_dir: Path, ring: KeyRing, database: Database) -> LedgerRefused | None:
     """Why no worker would start, if so. Raises Unavailable where that cannot be looked at."""
     try:
-        ledger = _open(state_dir, ring, database)
+        ledger = _open(state_dir, ring, database, read_only=True)
     except LedgerRefused as error:
         return error
     if ledger is not None:
@@ -37,12 +37,19 @@ def disagreement(state_dir: Path, ring: KeyRing, database: Database) -> LedgerRe
     return None
 
 
-def _open(state_dir: Path, ring: KeyRing, database: Database) -> Ledger | None:
+def read_ledger(state_dir: Path, ring: KeyRing, database: Database) -> Ledger:
+    """The ledger, to look things up in. Raises LedgerRefused, or Unavailable."""
+    with database.reading() as connection:
+        named = identity_of(connection)
+    return Ledger.open(state_dir, ring, named.id, read_only=True)
+
+
+def _open(state_dir: Path, ring: KeyRing, database: Database, *, read_only: bool = False) -> Ledger | None:
     with database.reading() as connection:
         named = identity_of(connection)
         has_gaps = has_gaps_since(connection, named.ledger_since)
     try:
-        ledger = Ledger.open(state_dir, ring, named.id)
+        ledger = Ledger.open(state_dir, ring, named.id, read_only=read_only)
     except LedgerRefused as error:
         if error.code is not Code.LEDGER_MISSING:
             raise LedgerRefused(error.code, f"{error.message}; {_TODO}", field=error.field) from error

@@ -23,12 +23,12 @@ from typing import Any, Self, cast
 
 from outbox.core.canonical import VERSION, encode
 from outbox.core.errors import Code, ConfigError, Unavailable
+from outbox.core.lifecycle import POSSIBLY_SENT
 from outbox.core.signing import KeyRing, Purpose, Signature
 
 NAME = "ledger"
 _GENESIS = bytes(32)
 _PATIENCE, _POLL = 2.0, 0.001  # seconds
-_NEVER_LEFT = {"refused_transient", "refused_permanent", "not_sent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class Ledger:
     def _gone(self, draft_id: str) -> Entered | None:
         for attempt in self._by_draft.get(draft_id, ()):
             heard = self._heard.get(attempt)
-            if heard is None or heard.outcome not in _NEVER_LEFT:
+            if heard is None or heard.outcome in POSSIBLY_SENT:
                 return self._entered[attempt]
         return None
 
@@ -339,7 +339,7 @@ class Ledger:
 
 def _must_last(line: Line) -> bool:
     """Whether a power cut may not take a line. That something was accepted may go: then it is in doubt."""
-    return not isinstance(line, Heard) or line.outcome in _NEVER_LEFT
+    return not isinstance(line, Heard) or line.outcome not in POSSIBLY_SENT
 
 
 def _canonical(fields: dict[str, object], previous: bytes) -> bytes:

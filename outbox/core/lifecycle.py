@@ -47,6 +47,9 @@ class Outcome(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+POSSIBLY_SENT = frozenset({Outcome.ACCEPTED, Outcome.IN_DOUBT})  # with any other outcome an attempt handed nothing over
+
+
 class Settled(StrEnum):
     """How a person decided about an attempt that was left at executing."""
 

@@ -150,8 +150,8 @@ class Fence:
 
     def _doubt(self, row: Held, ledger: Ledger | None) -> bool:
         gone = _gone(ledger, row.draft_id)
-        if row.phase == Phase.CLAIMED.value and gone is None and ledger is not None:
-            return False  # provably unsent: a worker lets go of it
+        if gone is None and ledger is not None:
+            return False  # by the ledger it did not leave: a worker looks after it
 
         def work(tx: Transaction) -> None:
             now = self._clock()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from outbox.agreement import read_ledger
 from outbox.clock import Clock, new_id
 from outbox.config import Settings
 from outbox.core.address import domain
 from outbox.core.draft import MICROSECONDS, Draft
 from outbox.core.errors import Code, OutboxError, StateRefused
-from outbox.core.lifecycle import FINAL, SYSTEM_KIND, State
+from outbox.core.lifecycle import FINAL, POSSIBLY_SENT, SYSTEM_KIND, Phase, State
 from outbox.core.message import adopt
 from outbox.core.policy import raise_first, violations
 from outbox.core.signed import SignedDraft, sign_draft, verify_draft
 from outbox.core.signing import KeyRing
-from outbox.ledger import Ledger
 from outbox.store.drafts import OWN_KEYS, insert_pending
 from outbox.store.engine import Database
 from outbox.store.evidence import evidence_of
@@ -23,7 +23,6 @@ from outbox.store.rows import load_draft
 from outbox.store.views import DraftView, Story, story
 from outbox.store.writer import Writer
 
-_POSSIBLY_SENT = {"accepted", "in_doubt"}
 _DOUBTFUL = {Code.RESTORED.value, Code.POSSIBLY_SENT.value}
 
 
@@ -86,7 +85,7 @@ def _refuse_unended(told: Story) -> None:
 def _why_possibly_sent(settings: Settings, database: Database, told: Story) -> str | None:
     """What speaks for its having been sent. A ledger that cannot be asked, for want of a key, counts as that."""
     for attempt in told.attempts:
-        if attempt.outcome in _POSSIBLY_SENT or attempt.phase == "gap":
+        if attempt.outcome in POSSIBLY_SENT or attempt.phase == Phase.GAP:
             return f"attempt {attempt.id} ended {attempt.outcome or 'in the gap'}"
     with database.reading() as connection:
         proof = next((one for one in evidence_of(connection, told.draft.id) if one.found), None)
@@ -102,7 +101,7 @@ def _in_ledger(settings: Settings, database: Database, draft: DraftView) -> str 
         named = identity_of(connection)
         has_gaps = has_gaps_since(connection, named.ledger_since)
     try:
-        ledger = Ledger.open(settings.state_dir, settings.record_ring("grant"), named.id, read_only=True)
+        ledger = read_ledger(settings.state_dir, settings.record_ring("grant"), database)
     except OutboxError as error:
         return error.message if has_gaps or error.code is not Code.LEDGER_MISSING else None
     gone = ledger.possibly_sent(draft.id)

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from outbox.agreement import read_ledger
 from outbox.clock import Clock, new_id
 from outbox.config import Settings
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, OutboxError, StateRefused, TryLater, UsageError
-from outbox.core.lifecycle import Phase, Settled
+from outbox.core.lifecycle import POSSIBLY_SENT, Outcome, Phase, Settled
 from outbox.ledger import Ledger
 from outbox.lock import is_alive
 from outbox.operator.evidence import gather
 from outbox.operator.sought import Sought
 from outbox.store.engine import Database
 from outbox.store.evidence import EvidenceView, evidence_of, insert_evidence
-from outbox.store.identity import identity_of
 from outbox.store.rows import load_draft
 from outbox.store.settlements import (
     Gone,
@@ -37,7 +37,6 @@ from outbox.store.views import story
 from outbox.store.writer import Transaction, Writer
 
 ANSWERS_COME_FOR = 30 * 60  # seconds after relay.final_timeout in which an answer to the final dot may still come
-_NEVER_LEFT = {"refused_transient", "refused_permanent", "not_sent"}
 _SETTLE = {
     Settled.SENT: settle_sent_if_held,
     Settled.NOT_SENT: settle_not_sent_if_held,
@@ -198,7 +197,7 @@ class Settling:
         gap_at = row.gap_at or (written.at if written is not None else None)
         waits = gap_at is not None and finding == "unknown"
         heard = ledger.heard(row.attempt_id) if isinstance(ledger, Ledger) else None
-        row = replace(row, is_heard_unsent=heard is not None and heard.outcome in _NEVER_LEFT)
+        row = replace(row, is_heard_unsent=heard is not None and heard.outcome not in POSSIBLY_SENT)
         patience = (self._settings.relay.final_timeout + ANSWERS_COME_FOR) * MICROSECONDS
         said = " ".join(str(part) for part in (row.code, row.text) if part)
         return Case(
@@ -209,7 +208,7 @@ class Settling:
             relay=f"{self._settings.relay.host}:{self._settings.relay.port}",
             is_alive=lives is not False,
             is_sure_to_live=lives is True,
-            is_refused=heard is not None and heard.outcome == "refused_permanent",
+            is_refused=heard is not None and heard.outcome == Outcome.REFUSED_PERMANENT,
             last_seen=max(row.since, row.gap_at or 0, row.worker_ended_at or 0),
             finding=finding,
             because=because,
@@ -231,10 +230,8 @@ class Settling:
         """The ledger to look things up in, or why it cannot be."""
         if not self._settings.has_key("grant"):
             return "the ledger was not looked into: this user cannot read the grant key"
-        with self._database.reading() as connection:
-            named = identity_of(connection)
         try:
-            return Ledger.open(self._settings.state_dir, self._settings.record_ring("grant"), named.id, read_only=True)
+            return read_ledger(self._settings.state_dir, self._settings.record_ring("grant"), self._database)
         except OutboxError as error:
             return error.message
 
@@ -253,9 +250,9 @@ def _finding(
     if isinstance(ledger, str):
         return "unknown", ledger
     heard = ledger.heard(row.attempt_id)
-    if heard is not None and heard.outcome == "accepted":
+    if heard is not None and heard.outcome == Outcome.ACCEPTED:
         return "sent", f"its worker heard {heard.code} {heard.text} and died before that was stored"
-    if heard is not None and heard.outcome in _NEVER_LEFT and row.phase != Phase.DONE.value:
+    if heard is not None and heard.outcome not in POSSIBLY_SENT and row.phase != Phase.DONE.value:
         return "not_sent", f"its worker heard {heard.code or ''} {heard.text} and died before that was stored"
     gone = ledger.possibly_sent(row.draft_id)
     if gone is not None and gone.attempt != row.attempt_id:

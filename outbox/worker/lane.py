@@ -14,7 +14,7 @@ from outbox.core.delivery import envid
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, OutboxError, PolicyRefused, StateRefused, Unavailable, VerificationFailed
 from outbox.core.evidence import Evidence
-from outbox.core.lifecycle import SYSTEM_KIND
+from outbox.core.lifecycle import SYSTEM_KIND, Outcome
 from outbox.core.message import date_line
 from outbox.core.notice import Filled, fill_token
 from outbox.core.signed import SignedDraft
@@ -114,7 +114,7 @@ class Lane:
     async def _record(self, claim: Claim, ended: Ended, gap: _Gap) -> None:
         """Store how it ended; what was heard in the gap is put into the ledger first, should this process die now."""
         now = self._clock()
-        if gap.begun:
+        if gap.entered or gap.failed:  # else there is no line of it
             await self._keep(claim, ended)
 
         def store(tx: Transaction) -> tuple[Code, str] | None:
@@ -150,7 +150,7 @@ class Lane:
     async def _keep_late(self, claim: Claim, ended: Ended) -> None:
         """What came after a person, or another worker, had closed the attempt is evidence, and somebody is told."""
         said = f"{ended.report.outcome.value}: {ended.report.text}"
-        found = None if ended.report.outcome.value != "accepted" else True
+        found = True if ended.report.outcome is Outcome.ACCEPTED else None
         message = f"draft {claim.draft_id}: its attempt was closed, and then its worker heard: {said}"
         now = self._clock()
 
@@ -185,7 +185,7 @@ class _Gap:
         self._claim, self._clock = claim, clock
         self.digest, self.wire_digest = b"", b""
         self.grants: tuple[str, ...] = ()
-        self.begun = self.entered = self.failed = False
+        self.entered = self.failed = False
 
     async def enter(self) -> GapEntered | GapRefused:
         """Commit the gap, and have it in the ledger; where either is not known, there is no leave to write the dot."""
@@ -210,7 +210,6 @@ class _Gap:
             wire_digest=self.wire_digest.hex(),
             at=now,
         )
-        self.begun = True
         try:
             at = await asyncio.wrap_future(self._writer.submit(work, then=line))
         except StateRefused as refused:
