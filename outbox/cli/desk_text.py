@@ -53,24 +53,9 @@ def case_text(case: Case, now: int) -> str:
         ("Relay", f"{case.relay}; last heard: {shown(case.last_reply or 'nothing')}"),
         *(("Evidence", f"{one.source}: {_FOUND[one.found]}: {shown(one.detail)}") for one in case.evidence),
         ("Finding", f"{_FINDINGS[case.finding]}: {shown(case.because)}"),
-        ("Do", _advice(case, now)),
+        ("Do", case.todo(now)),
     ]
     return "".join(f"{label:<11}{value}\n" for label, value in rows)
-
-
-def _advice(case: Case, now: int) -> str:
-    command = f"outbox reconcile {case.held.draft_id}"
-    if case.is_awaited:
-        return "wait: its worker lives and may still be answered"
-    if case.finding == "not_sent":
-        return f"{command} --release: it is sent again, under the grants it has"
-    if case.finding == "sent":
-        return f"{command} --sent --note WHY"
-    if now < case.may_settle_at:
-        return f"wait until {moment(case.may_settle_at)}: till then the relay may still take it"
-    if not case.evidence:
-        return f"{command}: looks for evidence"
-    return f"look yourself, then {command} --sent, or --not-sent, with --note WHY; if you cannot tell, say --sent"
 
 
 def _duration(microseconds: int) -> str:

@@ -7,6 +7,7 @@ import pwd
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
@@ -70,6 +71,24 @@ class Case:
     def is_awaited(self) -> bool:
         """Whether its worker lives and has not closed the attempt: then it may still hear an answer."""
         return self.is_alive and self.held.phase != Phase.DONE.value
+
+    def todo(self, now: int) -> str:
+        """What to do about it at `now` (microseconds UTC), in a line."""
+        command = f"outbox reconcile {self.held.draft_id}"
+        if self.is_awaited:
+            return "wait: its worker lives and may still be answered"
+        if self.finding == "not_sent" and self.is_refused:
+            return f"{command} --not-sent --note WHY: the relay refused it for good"
+        if self.finding == "not_sent":
+            return f"{command} --release: it is sent again, under the grants it has"
+        if self.finding == "sent":
+            return f"{command} --sent --note WHY"
+        if now < self.may_settle_at:
+            until = datetime.fromtimestamp(self.may_settle_at // MICROSECONDS, UTC)
+            return f"wait until {until:%Y-%m-%d %H:%M:%SZ}: till then the relay may still take it"
+        if not self.evidence:
+            return f"{command}: looks for evidence"
+        return f"look yourself, then {command} --sent, or --not-sent, with --note WHY; if you cannot tell, say --sent"
 
 
 class Settling:

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from outbox.agreement import disagreement
 from outbox.clock import Clock, new_id, wall
-from outbox.config import Settings, required
+from outbox.config import Settings
 from outbox.core.draft import DAY, MICROSECONDS
 from outbox.core.errors import ConfigError, OutboxError
 from outbox.core.finding import Finding, failed, without_forms, without_secrets
@@ -19,6 +19,7 @@ from outbox.core.notice import Notice, sign_notice
 from outbox.store.engine import connect
 from outbox.transport.outcome import Accepted, InDoubt, NotSent, Outcome, Refused
 from outbox.transport.smtp import Examined, GapEntered, Relay, SmtpTransport, boottime
+from outbox.worker.submission import relay_of
 from outbox.worker.verification import Verifier
 
 PATIENCE = 10  # seconds for each step of the conversation
@@ -55,7 +56,7 @@ def check(
         return
     yield from _settings(settings)
     try:
-        relay = _relay(settings)
+        relay = relay_of(settings, patience=PATIENCE, dot_patience=_DOT_PATIENCE)
     except ConfigError as error:
         yield failed("relay", error, "the worker does not start without it")
         if send_test:
@@ -99,18 +100,6 @@ def _ledger(settings: Settings) -> Finding:
     if why is not None:
         return failed("ledger", why, "no worker starts till then")
     return Finding("ledger", True, "it agrees with the database")
-
-
-def _relay(settings: Settings) -> Relay:
-    return Relay(
-        host=required(settings.relay.host, "relay.host"),
-        port=settings.relay.port,
-        security=settings.relay_security,
-        timeout=min(settings.relay.timeout, PATIENCE),
-        final_timeout=min(settings.relay.final_timeout, _DOT_PATIENCE),
-        username=settings.relay.username,
-        password=settings.relay_password(),
-    )
 
 
 def _unreached(relay: Relay, outcome: NotSent) -> Finding:

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from outbox.agreement import open_ledger
 from outbox.alerts import Alerts
 from outbox.clock import Clock, ClockWatch, new_id, wall
-from outbox.config import Settings, required
+from outbox.config import Settings
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, ConfigError, OutboxError, StateRefused, TryLater, Unavailable
 from outbox.core.lifecycle import Gate, Outcome, Room
@@ -36,11 +36,12 @@ from outbox.store.writer import Writer
 from outbox.supervisor import StopSignals, Supervisor
 from outbox.switches import Switches
 from outbox.transport.outcome import NotSent
-from outbox.transport.smtp import Relay, SmtpTransport
+from outbox.transport.smtp import SmtpTransport
 from outbox.worker.circuit import Circuit
 from outbox.worker.ending import Ended
 from outbox.worker.lane import Lane
 from outbox.worker.recovery import Recovery
+from outbox.worker.submission import relay_of
 from outbox.worker.verification import Verifier
 
 Result = TypeVar("Result")
@@ -54,9 +55,9 @@ class Worker:
     """Claims approved drafts and sends each at most once. Use as a context manager."""
 
     def __init__(self, settings: Settings, *, clock: Clock = wall, steady: Clock | None = None) -> None:
-        host = required(settings.relay.host, "relay.host")
+        relay = relay_of(settings)
         verifier = Verifier(*settings.rings(), settings.rules(), settings.approvers, settings.operators)
-        self._transport = SmtpTransport(_relay(settings, host))
+        self._transport = SmtpTransport(relay)
         self._has_login = bool(settings.relay.username) or settings.relay_security != "none"
         self._supervisor = Supervisor(settings.supervision)
         self._clock, self._lanes, self._stop_timeout = clock, settings.relay.lanes, settings.worker.stop_timeout
@@ -344,18 +345,6 @@ def open(settings: Settings, *, clock: Clock = wall, steady: Clock | None = None
     `steady` is a clock that nobody sets, in microseconds: what `clock` is held against.
     """
     return Worker(settings, clock=clock, steady=steady)
-
-
-def _relay(settings: Settings, host: str) -> Relay:
-    return Relay(
-        host=host,
-        port=settings.relay.port,
-        security=settings.relay_security,
-        timeout=settings.relay.timeout,
-        final_timeout=settings.relay.final_timeout,
-        username=settings.relay.username,
-        password=settings.relay_password(),
-    )
 
 
 def _is_same(hold: TryLater | None, before: TryLater | None) -> bool:
