@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.made
 
-.PHONY: help demo test torture exhaust fuzz lint servers constraints clean
+.PHONY: help demo test torture exhaust fuzz bench lint servers constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +15,7 @@ help:
 	@echo "make torture       kills, stops, power cuts, restores and every fault of a relay, with a table of what came of it"
 	@echo "make exhaust       whatever else make test leaves out: all of a kind, of which it takes a seed"
 	@echo "make fuzz          feed the reader of replies with what nobody would write, for FUZZ_SECONDS (60)"
+	@echo "make bench         every benchmark beside its peers, hours on a quiet machine; BENCH=--quick: whether they run"
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make servers       the servers that some tests need (as root: installed; else: the command)"
 	@echo "make constraints   pin the newest versions that pyproject.toml allows"
@@ -36,6 +39,10 @@ fuzz: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
 	@$(BIN)/python -m tests.inbox.fuzzing $(FUZZ_SECONDS)
 
+# The peers have a venv of their own. BENCH takes names and options: make bench BENCH="drain kills --repeat 5".
+bench: $(BENCH_STAMP) servers
+	@$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
+
 lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -54,6 +61,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(BENCH_STAMP): $(STAMP) benchmarks/peers.txt
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --requirement benchmarks/peers.txt --editable '.[postgres]'
+	@touch $@
+
 # uv writes them for every platform and Python; no address of an index gets in.
 constraints: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -61,4 +74,4 @@ constraints: $(STAMP)
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt
 
 clean:
-	@rm -rf $(VENV) dist build
+	@rm -rf $(VENV) $(BENCH_VENV) .bench-quick dist build

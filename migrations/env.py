@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from outbox.store.engine import connect
 from outbox.store.schema import metadata
+from outbox.store.server import parse_server
 
 
 def run(connection: Connection) -> None:
@@ -23,6 +24,7 @@ handed_over = context.config.attributes.get("connection")
 if handed_over is not None:
     run(handed_over)
 else:
-    path = Path((context.config.get_main_option("sqlalchemy.url") or "").removeprefix("sqlite:///"))
-    with connect(path, create=True).writer.connect() as connection:
+    url = context.config.get_main_option("sqlalchemy.url") or ""
+    place = parse_server(url) if url.startswith("postgresql") else Path(url.removeprefix("sqlite:///"))
+    with connect(place, "migrations", create=True).writer.connect() as connection:
         run(connection)

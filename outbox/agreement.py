@@ -75,17 +75,17 @@ def _refuse_other_times(ledger: Ledger, database: Database, since: int) -> None:
     if not is_fenced:
         raise LedgerRefused(
             Code.LEDGER_AHEAD,
-            f"the ledger has a fence that {database.path} does not know: it was restored again since; {_TODO}",
+            f"the ledger has a fence that {database.name} does not know: it was restored again since; {_TODO}",
             field="database.state_dir",
         )
     if unknown:
         raise LedgerRefused(
             Code.LEDGER_AHEAD,
-            f"the ledger has {len(unknown)} attempts in the gap that {database.path} does not know (the first is "
+            f"the ledger has {len(unknown)} attempts in the gap that {database.name} does not know (the first is "
             f"{unknown[0]}): it was restored from a backup, or set back; {_TODO}",
             field="database.state_dir",
         )
-    missing = [attempt for attempt in accepted if ledger.entered(attempt) is None]
+    missing = [one.attempt for one in accepted if ledger.entered(one.attempt, one.draft) is None]
     if missing:
         raise LedgerRefused(
             Code.LEDGER_ALTERED,

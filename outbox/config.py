@@ -43,6 +43,7 @@ from outbox.sections import (
     ThermalSettings,
     WorkerSettings,
 )
+from outbox.store.server import Server, parse_server
 from outbox.supervisor import Supervision
 
 Value = TypeVar("Value")
@@ -107,14 +108,25 @@ class Settings(BaseSettings):
         return self._base / setting
 
     @property
+    def database_place(self) -> Path | Server:
+        """Where the database is: a SQLite file, or a PostgreSQL server."""
+        if not self.database.url.startswith("postgresql"):
+            return self.database_path
+        has_password = self.database.password_file is not None or self._credential("database.password") is not None
+        password = self._password("database", self.database.password_file) if has_password else None
+        return parse_server(self.database.url, password)
+
+    @property
     def database_path(self) -> Path:
-        """The SQLite file."""
-        prefix = "sqlite:///"
-        if not self.database.url.startswith(prefix) or len(self.database.url) == len(prefix):
-            raise ConfigError(
-                Code.NOT_SUPPORTED, "database.url: this version takes sqlite:///FILE", field="database.url"
-            )
-        return self.path(Path(self.database.url.removeprefix(prefix)))
+        """The SQLite file. Raises ConfigError where the database is none."""
+        prefix, url = "sqlite:///", self.database.url
+        if url.startswith("postgresql"):
+            words = "database.url: this is for a SQLite file; what it does, PostgreSQL's own tools do"
+            raise ConfigError(Code.NOT_SUPPORTED, f"{words} (docs/howto/postgresql.md)", field="database.url")
+        if not url.startswith(prefix) or len(url) == len(prefix):
+            words = "database.url: it is sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE"
+            raise ConfigError(Code.NOT_SUPPORTED, words, field="database.url")
+        return self.path(Path(url.removeprefix(prefix)))
 
     @property
     def state_dir(self) -> Path:

@@ -10,76 +10,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self
 
-from outbox.core.canonical import VERSION, encode
 from outbox.core.errors import Code, ConfigError, Unavailable
-from outbox.core.lifecycle import POSSIBLY_SENT
-from outbox.core.signing import KeyRing, Purpose, Signature
+from outbox.core.ledger_line import GENESIS, MAC_AT, Begun, Entered, Fenced, Heard, Line, parse, seal
+from outbox.core.signing import KeyRing
+
+__all__ = ["NAME", "Begun", "Entered", "Fenced", "Heard", "Ledger", "LedgerRefused"]
 
 NAME = "ledger"
-_GENESIS = bytes(32)
 _PATIENCE, _POLL = 2.0, 0.001  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The first line: whose ledger this is."""
-
-    database: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """An attempt entered the gap at `at` (microseconds UTC): from here on it may have been sent."""
-
-    draft: str
-    attempt: str
-    digest: str
-    grants: tuple[str, ...]
-    wire_digest: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """How an attempt in the gap ended; `outcome` as it is stored, `error` what its draft ends with, if it ends."""
-
-    attempt: str
-    outcome: str
-    code: int | None
-    enhanced: str | None
-    text: str
-    queue_id: str | None
-    recipients: tuple[tuple[str, int, str], ...]
-    error: tuple[str, str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fenced:
-    """The operator vouched for the database as it was then: what stands before is not looked for in it.
-
-    `fence` is the id under which the database knows of it: one that does not was restored since.
-    """
-
-    fence: str
-    at: int
-    by: str
-    note: str
-
-
-Line = Begun | Entered | Heard | Fenced
-_KINDS: dict[str, type[Line]] = {"begun": Begun, "entered": Entered, "heard": Heard, "fenced": Fenced}
-_NAMES = {kind: name for name, kind in _KINDS.items()}
+_PART = 1 << 16  # octets that are read at a time
+_WINDOW = 4096  # octets that a line is read by
+_HEARD_BITS = 32  # of a place, for how far after the gap's line that of its outcome stands
 
 
 class LedgerRefused(ConfigError):
@@ -87,19 +37,19 @@ class LedgerRefused(ConfigError):
 
 
 class Ledger:
-    """One file, and what it says. Every method may be called from any thread."""
+    """One file, and where in it what is said of each draft. Every method may be called from any thread."""
 
     def __init__(self, file: Path, ring: KeyRing, descriptor: int) -> None:
         self._file, self._ring, self._descriptor = file, ring, descriptor
         self._guard = threading.Lock()
-        self._head, self._end = _GENESIS, 0
+        self._head, self._end = GENESIS, 0
         self._writing = threading.Lock()  # one descriptor is one lock, whichever thread takes it
         self._broken: str | None = None
         self._database: str | None = None
-        self._entered: dict[str, Entered] = {}
-        self._by_draft: dict[str, list[str]] = {}
-        self._heard: dict[str, Heard] = {}
-        self._unfenced: dict[str, None] = {}
+        self._places: dict[int, list[int] | int] = {}  # by the draft's hash; a hundred octets for each that left
+        self._open: dict[str, tuple[int, int]] = {}  # attempts that nothing was heard of: hash and gap's line
+        self._strays: dict[str, int] = {}  # outcomes of attempts whose gap is not written down
+        self._fence_end = 0  # where the first line after the last fence stands
         self.fence: str | None = None  # the last one,
         self.fenced_at = 0  # and when it was (microseconds UTC)
         self.blank_until = 0  # of what was drafted before, this ledger knows nothing
@@ -167,24 +117,32 @@ class Ledger:
 
         Raises Unavailable: then none of them may be relied on.
         """
-        with self._locked(), self._guard:
+        with self._locked():
             self._refuse_broken()
             self._read(to_write=True)
             self._refuse_repeated(lines)
-            head, octets = self._head, b""
+            head, octets, ends = self._head, b"", []
             for line in lines:
-                head, text = self._seal(line, head)
+                head, text = seal(self._ring, line, head)
                 octets += text
+                ends.append(self._end + len(octets))
             self._write(octets, durable=any(map(_must_last, lines)))
-            self._head, self._end = head, self._end + len(octets)
-            for line in lines:
-                self._take(line)
+            with self._guard:
+                for start, line in zip([self._end, *ends], lines, strict=False):
+                    self._take(line, start)
+                self._head, self._end = head, ends[-1]
 
     def catch_up(self) -> None:
-        """Take in what others have written since. Needs no lock: a line that is being written has no end yet."""
-        with self._guard:
-            self._refuse_broken()
-            self._read(to_write=False)
+        """Take in what others have written since; what this process is writing now takes it in by itself.
+
+        Needs no lock on the file: a line that is being written has no end yet.
+        """
+        if self._writing.acquire(blocking=False):
+            try:
+                self._refuse_broken()
+                self._read(to_write=False)
+            finally:
+                self._writing.release()
 
     def refuse_other_database(self, database_id: str) -> None:
         """Raise LedgerRefused where its first line names another database."""
@@ -193,87 +151,141 @@ class Ledger:
 
     def possibly_sent(self, draft_id: str) -> Entered | None:
         """The attempt that may have sent a draft, if there is one."""
-        with self._guard:
-            return self._gone(draft_id)
+        for entered, heard in self._stories(draft_id):
+            if entered.draft == draft_id and (heard is None or heard.may_have_been_sent):
+                return entered
+        return None
 
-    def entered(self, attempt_id: str) -> Entered | None:
+    def entered(self, attempt_id: str, draft_id: str) -> Entered | None:
         """The gap that an attempt entered, if it did."""
-        with self._guard:
-            return self._entered.get(attempt_id)
+        found = (entered for entered, _ in self._stories(draft_id))
+        return next((entered for entered in found if entered.attempt == attempt_id), None)
 
-    def heard(self, attempt_id: str) -> Heard | None:
+    def heard(self, attempt_id: str, draft_id: str) -> Heard | None:
         """How an attempt in the gap ended, where that was heard."""
-        with self._guard:
-            return self._heard.get(attempt_id)
+        found = [heard for entered, heard in self._stories(draft_id) if entered.attempt == attempt_id]
+        return found[0] if found else self._stray(attempt_id)
 
     def unfenced(self) -> list[str]:
         """The attempts that the database has to know: those since the last fence, the oldest first."""
-        with self._guard:
-            return list(self._unfenced)
+        found, start, end = [], self._fence_end, self._end
+        while start < end:
+            line, start = self._line_at(start)
+            if isinstance(line, Entered):
+                found.append(line.attempt)
+        return found
 
-    def _gone(self, draft_id: str) -> Entered | None:
-        for attempt in self._by_draft.get(draft_id, ()):
-            heard = self._heard.get(attempt)
-            if heard is None or heard.outcome in POSSIBLY_SENT:
-                return self._entered[attempt]
-        return None
+    def _stories(self, draft_id: str) -> Iterator[tuple[Entered, Heard | None]]:
+        """What the file says of a draft's attempts, read again; now and then of another draft with the same hash.
+
+        Raises LedgerRefused where that is not what was written.
+        """
+        with self._guard:
+            found = self._places.get(hash(draft_id), [])
+            places = list(found) if isinstance(found, list) else [found]
+        for place in places:
+            start, distance = place >> _HEARD_BITS, place & (1 << _HEARD_BITS) - 1
+            entered, _ = self._line_at(start)
+            if not isinstance(entered, Entered) or hash(entered.draft) != hash(draft_id):
+                raise self.altered(f"the line at octet {start} is another now")
+            heard = self._heard_at(start + distance, entered.attempt) if distance else self._stray(entered.attempt)
+            yield entered, heard
+
+    def _stray(self, attempt_id: str) -> Heard | None:
+        start = self._strays.get(attempt_id)
+        return self._heard_at(start, attempt_id) if start is not None else None
+
+    def _heard_at(self, start: int, attempt_id: str) -> Heard:
+        heard, _ = self._line_at(start)
+        if not isinstance(heard, Heard) or heard.attempt != attempt_id:
+            raise self.altered(f"the line at octet {start} is another now")
+        return heard
+
+    def _line_at(self, start: int) -> tuple[Line, int]:
+        """A line that was verified before, verified again, and where the next one stands."""
+        with _unwritable(self._file):
+            before = os.pread(self._descriptor, -MAC_AT, max(0, start + MAC_AT))
+            text = os.pread(self._descriptor, _WINDOW, start)
+            while b"\n" not in text and (more := os.pread(self._descriptor, _WINDOW, start + len(text))):
+                text += more
+        text = text[: text.find(b"\n") + 1]
+        try:
+            found = parse(self._ring, text, bytes.fromhex(before[:64].decode("ascii")) if start else GENESIS)
+        except ValueError:
+            found = None
+        if found is None:
+            raise self.altered(f"the line at octet {start} is not what was written")
+        return found[0], start + len(text)
 
     def _refuse_repeated(self, lines: Sequence[Line]) -> None:
         """Whatever the database allowed: no draft is in the gap twice."""
         for line in lines:
-            gone = self._gone(line.draft) if isinstance(line, Entered) else None
+            gone = self.possibly_sent(line.draft) if isinstance(line, Entered) else None
             if gone is not None:
                 why = f"by the ledger attempt {gone.attempt} may have sent draft {gone.draft}; it is not sent again"
                 raise Unavailable(Code.POSSIBLY_SENT, why)
-
-    def _seal(self, line: Line, previous: bytes) -> tuple[bytes, bytes]:
-        fields = {"is": _NAMES[type(line)], **asdict(line)}
-        signature = self._ring.sign(Purpose.LEDGER, _canonical(fields, previous))
-        text = json.dumps({**fields, "key": signature.key_id, "mac": signature.octets.hex()}, separators=(",", ":"))
-        return signature.octets, text.encode() + b"\n"
 
     def _read(self, *, to_write: bool) -> None:
         """Everything after what is known. A last line without its end is what a crash left; a writer cuts it off."""
         with _unwritable(self._file):
             size = os.fstat(self._descriptor).st_size
-            octets = _read_all(self._descriptor, self._end, size - self._end)
         if size < self._end:
             raise self.altered("it became shorter")
-        whole, newline, torn = octets.rpartition(b"\n")
-        for text in (whole + newline).splitlines(keepends=True):
-            self._parse(text)
-        if torn and to_write:
+        part = _PART
+        while self._end < size:
+            with _unwritable(self._file):
+                octets = _read_all(self._descriptor, self._end, min(part, size - self._end))
+            lines = octets[: octets.rfind(b"\n") + 1].splitlines(keepends=True)
+            if not lines and len(octets) < part:
+                break
+            part = _PART if lines else 2 * part
+            with self._guard:
+                for text in lines:
+                    self._read_line(text)
+        if self._end < size and to_write:
             with _unwritable(self._file):
                 os.ftruncate(self._descriptor, self._end)
 
-    def _parse(self, text: bytes) -> None:
-        try:
-            fields = json.loads(text)
-            key_id, mac = fields.pop("key"), bytes.fromhex(fields.pop("mac"))
-            line = _line(dict(fields))
-            verified = self._ring.verify(Purpose.LEDGER, _canonical(fields, self._head), Signature(key_id, mac))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            verified = False
-        if not verified:
+    def _read_line(self, text: bytes) -> None:
+        found = parse(self._ring, text, self._head)
+        if found is None:
             raise self.altered(f"the line at octet {self._end} is not what was written, or a line before it is gone")
-        self._head, self._end = mac, self._end + len(text)
-        self._take(line)
+        line, self._head = found
+        self._take(line, self._end)
+        self._end += len(text)
 
-    def _take(self, line: Line) -> None:
+    def _take(self, line: Line, start: int) -> None:
         match line:
             case Begun(database):
                 self._database = database
             case Entered(draft, attempt):
-                self._entered[attempt] = line
-                self._by_draft.setdefault(draft, []).append(attempt)
-                self._unfenced[attempt] = None
+                self._open[attempt] = hash(draft), start
+                self._place(hash(draft), start << _HEARD_BITS)
             case Heard(attempt):
-                self._heard.setdefault(attempt, line)
+                key, entered_at = self._open.pop(attempt, (0, start))
+                if 0 < start - entered_at < 1 << _HEARD_BITS:
+                    self._mark_heard(key, entered_at, start)
+                else:
+                    self._strays.setdefault(attempt, start)
             case Fenced(fence, at):
-                self._unfenced.clear()
                 self.fence, self.fenced_at = fence, at
-                if not self._entered:  # begun by a fence, because the one before was lost
+                if not self._places:  # begun by a fence, because the one before was lost
                     self.blank_until = at
+                self._fence_end = start
+
+    def _place(self, key: int, place: int) -> None:
+        before = self._places.get(key)
+        if before is None:
+            self._places[key] = place
+        else:
+            self._places[key] = [*(before if isinstance(before, list) else [before]), place]
+
+    def _mark_heard(self, key: int, entered_at: int, start: int) -> None:
+        distance, before = start - entered_at, self._places[key]
+        marked = entered_at << _HEARD_BITS | distance
+        places = before if isinstance(before, list) else [before]
+        places = [marked if one == entered_at << _HEARD_BITS else one for one in places]
+        self._places[key] = places if len(places) > 1 else places[0]
 
     def _write(self, octets: bytes, *, durable: bool) -> None:
         try:
@@ -339,21 +351,7 @@ class Ledger:
 
 def _must_last(line: Line) -> bool:
     """Whether a power cut may not take a line. That something was accepted may go: then it is in doubt."""
-    return not isinstance(line, Heard) or line.outcome not in POSSIBLY_SENT
-
-
-def _canonical(fields: dict[str, object], previous: bytes) -> bytes:
-    return encode({"version": VERSION, **fields, "previous": previous.hex()})
-
-
-def _line(fields: dict[str, object]) -> Line:
-    """A line's fields as the value they were written from; KeyError or TypeError for anything else."""
-    kind: Any = _KINDS[str(fields.pop("is"))]
-    return cast("Line", kind(**{name: _tuples(value) for name, value in fields.items()}))
-
-
-def _tuples(value: object) -> object:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    return not isinstance(line, Heard) or not line.may_have_been_sent
 
 
 def _read_all(descriptor: int, start: int, size: int) -> bytes:

@@ -100,6 +100,7 @@ class DatabaseSettings(_Section):
     """Where drafts are kept."""
 
     url: str = "sqlite:///outbox.db"
+    password_file: Path | None = None
     state_dir: Path = Path("state")
 
 

@@ -9,11 +9,31 @@ from pathlib import Path
 
 import pytest
 
+from tests import house as houses
 from tests.house import House
+from tests.postgres import server
 from tests.relay.recording import RecordingRelay
 
+server.keep_in_mind()
 for name in [name for name in os.environ if name.startswith("OUTBOX_")]:
     del os.environ[name]  # a developer's own outbox is not this one
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database", choices=("sqlite", "postgresql"), help="run everything on this one (default: what a test says)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    houses.DATABASE = config.getoption("--database") or "sqlite"
+
+
+@pytest.fixture(autouse=True)
+def _databases_of_its_own() -> Iterator[None]:
+    before = server.made()
+    yield
+    server.drop_databases(before)
 
 
 @pytest.fixture
@@ -42,6 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """See `pytest_terminal_summary`."""
+    server.drop_kept()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") == "true" and exitstatus == 0 and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
@@ -17,13 +17,20 @@ from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 
+import psycopg
+
 from outbox import config, drafter, inbox, operator, worker
 from outbox.config import Settings
+from outbox.core.lifecycle import Room
 from outbox.drafter.intake import Wanted
 from outbox.operator.setup import Plan, initialise
+from outbox.store.server import Server, parse_server
 from outbox.store.views import DraftView, ReplyView, Story
+from tests.postgres import server
+from tests.postgres.plain import Plain
 from tests.relay.recording import RecordingRelay
 
+DATABASE = "sqlite"  # what houses are built on, where nobody says otherwise; see --database
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
 FOUNDER = "founder@acme.example"
@@ -75,6 +82,8 @@ class House:
     relay: RecordingRelay
     clock: HandClock = field(default_factory=HandClock)
     replies_written: int = 0
+    url: str | None = None  # of a PostgreSQL database; else it is the file in the folder
+    is_kept: bool = True  # whether what a stranger does over `connection` stays
 
     @classmethod
     def build(cls, folder: Path, relay: RecordingRelay) -> House:
@@ -83,12 +92,31 @@ class House:
         for key in (folder / "keys").iterdir():
             key.write_bytes(secrets.token_bytes(key.stat().st_size))
         house = cls(folder, relay)
+        if DATABASE == "postgresql":
+            house.database.unlink()
+            house.url = server.url_of(server.make_database())
+            house.set("database", url=f'"{house.url}"')
         house.set("relay", port=str(relay.port))
         return house
+
+    def copied(self, folder: Path, relay: RecordingRelay) -> House:
+        """Another like it, as far as it has come, in a folder that is not there yet; nobody is in this one."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        other = House(folder, relay, HandClock(self.clock.now), self.replies_written)
+        if self.url is not None:
+            other.url = server.url_of(server.make_database(self.name))
+            other.set("database", url=f'"{other.url}"')
+        other.set("relay", port=str(relay.port))
+        return other
 
     @property
     def database(self) -> Path:
         return self.folder / "outbox.db"
+
+    @property
+    def place(self) -> Path | Server:
+        """Where the store finds the database."""
+        return parse_server(self.url) if self.url is not None else self.database
 
     @property
     def maildir(self) -> Path:
@@ -97,6 +125,19 @@ class House:
     @property
     def settings(self) -> Settings:
         return config.load(self.folder / "outbox.toml")
+
+    def settings_of(self, room: Room) -> Settings:
+        """The settings as this room's own user has them: on PostgreSQL he has a role of his own."""
+        if self.url is None:
+            return self.settings
+        file, user = self.folder / f"outbox-{room}.toml", server.url_of(self.name, user=server.login_of(room))
+        file.write_text((self.folder / "outbox.toml").read_text().replace(self.url, user))
+        return config.load(file)
+
+    @property
+    def name(self) -> str:
+        """What a database on a server is called there."""
+        return dict(parse_server(self.url or "").parameters)["dbname"]
 
     def set(self, section: str, **values: str) -> None:
         """Write settings as TOML text into a section that may be there already."""
@@ -119,22 +160,22 @@ class House:
             "subject": "Offer",
             "text": "Dear Jane,\n\nhere it is.",
         }
-        with drafter.open(self.settings, clock=self.clock) as room:
+        with drafter.open(self.settings_of(Room.DRAFTER), clock=self.clock) as room:
             return room.draft(Wanted(**(wanted | given)), idempotency_key=idempotency_key).draft  # type: ignore[arg-type]
 
     def inbox(self) -> None:
         """Look once: expire, read, ask."""
-        with inbox.open(self.settings, clock=self.clock) as room:
+        with inbox.open(self.settings_of(Room.INBOX), clock=self.clock) as room:
             room.once()
 
     def drain(self) -> None:
         """Send what is approved and due."""
-        with worker.open(self.settings, clock=self.clock) as room:
+        with worker.open(self.settings_of(Room.WORKER), clock=self.clock) as room:
             room.run(drain=True)
 
     def approve(self, draft_id: str) -> Story:
         """Approve at the terminal."""
-        with operator.open(self.settings, clock=self.clock) as desk:
+        with operator.open(self.settings_of(Room.OPERATOR), clock=self.clock) as desk:
             return desk.approve(draft_id, named=None)
 
     def approved(self, **given: object) -> DraftView:
@@ -142,19 +183,19 @@ class House:
         return self.approve(self.draft(**given).id).draft  # type: ignore[arg-type]
 
     def cancel(self, draft_id: str) -> Story:
-        with operator.open(self.settings, clock=self.clock) as desk:
+        with operator.open(self.settings_of(Room.OPERATOR), clock=self.clock) as desk:
             return desk.cancel(draft_id)
 
     def story(self, draft_id: str) -> Story:
-        with operator.read(self.settings) as records:
+        with operator.read(self.settings_of(Room.OPERATOR)) as records:
             return records.show(draft_id)
 
     def drafts(self, *, system: bool = False) -> list[DraftView]:
-        with operator.read(self.settings) as records:
+        with operator.read(self.settings_of(Room.OPERATOR)) as records:
             return records.drafts(system=system)
 
     def replies(self) -> list[ReplyView]:
-        with operator.read(self.settings) as records:
+        with operator.read(self.settings_of(Room.OPERATOR)) as records:
             return records.replies()
 
     def request_for(self, draft_id: str) -> EmailMessage:
@@ -201,9 +242,17 @@ class House:
         with self.connection() as connection:
             return connection.execute(query, values).fetchall()
 
+    def _plain(self) -> Plain:
+        told = dict(parse_server(self.url or "").parameters)
+        return Plain(psycopg.connect(**told, autocommit=True), kept=self.is_kept)
+
     @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
+    def connection(self) -> Iterator[sqlite3.Connection | Plain]:
         """A stranger's connection, with the guards in force."""
+        if self.url is not None:
+            with closing(self._plain()) as plain:
+                yield plain
+            return
         connection = sqlite3.connect(self.database, isolation_level=None)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
@@ -213,8 +262,13 @@ class House:
             connection.close()
 
     @contextmanager
-    def as_thief(self) -> Iterator[sqlite3.Connection]:
+    def as_thief(self) -> Iterator[sqlite3.Connection | Plain]:
         """A connection to the file with every trigger gone; they are put back afterwards, as a careful thief would."""
+        if self.url is not None:
+            with closing(self._plain()) as plain:
+                plain.execute("SET session_replication_role = replica")  # no trigger and no foreign key is looked at
+                yield plain
+            return
         connection = sqlite3.connect(self.database, isolation_level=None)
         try:
             triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()

@@ -80,10 +80,9 @@ def _show_story(story: Story, *, as_json: bool) -> None:
 @as_json
 def status(check: bool, as_json: bool) -> None:
     """Say how it stands, and what is wrong now."""
-    from outbox import operator
+    from outbox.operator.status import status as look
 
-    with operator.read(settings()) as records:
-        found = records.status()
+    found = look(settings())
     click.echo(dumps(status_json(found)) if as_json else status_text(found))
     if check and found.alerts:
         others = f" (and {len(found.alerts) - 1} more)" if len(found.alerts) > 1 else ""

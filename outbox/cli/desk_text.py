@@ -10,7 +10,7 @@ from outbox.cli.render import Json, moment, rfc3339, shown
 if TYPE_CHECKING:
     from outbox.operator.settling import Case
     from outbox.operator.status import Status
-    from outbox.store.heat import Heating
+    from outbox.store.figures import Heating
 
 _FINDINGS = {"not_sent": "NOT SENT", "sent": "SENT", "unknown": "UNKNOWN"}
 _FOUND = {True: "found", False: "not there", None: "proves nothing"}

@@ -42,12 +42,20 @@ def wanted(asked: Mapping[str, Any], read_text: Callable[[str], str]) -> Wanted:
     )
 
 
-def overrides(asked: Mapping[str, Any]) -> Overrides:
-    """What is said beside `--eml`. Raises UsageError for a flag that the message itself answers."""
+def only_one(**sources: object) -> str | None:
+    """The flag that names whole messages, if one was given. Raises UsageError where two were."""
+    given = [f"--{name.replace('_', '-')}" for name, value in sources.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(Code.USAGE, f"{given[0]} and {given[1]} contradict each other", field=given[1])
+    return given[0] if given else None
+
+
+def overrides(asked: Mapping[str, Any], beside: str = "--eml") -> Overrides:
+    """What is said beside whole messages. Raises UsageError for a flag that a message itself answers."""
     for name in _PARTS:
         if asked[name] not in {None, ()}:
             flag = f"--{name.replace('_', '-')}"
-            raise UsageError(Code.USAGE, f"{flag} and --eml contradict each other", field=flag)
+            raise UsageError(Code.USAGE, f"{flag} and {beside} contradict each other", field=flag)
     return Overrides(
         sender=asked["sender"],
         to=asked["to"] or None,

@@ -15,6 +15,7 @@ from outbox.cli.journal import journal, receipt
 from outbox.cli.keys import keys
 from outbox.cli.logs import configure
 from outbox.cli.options import as_json, quietly, read_input, read_text, settings
+from outbox.cli.pruning import prune
 from outbox.cli.render import (
     draft_json,
     draft_line,
@@ -144,18 +145,28 @@ def demo(keep: bool) -> None:
 @click.option("--in-reply-to", help="A Message-ID.")
 @click.option("--references", multiple=True, help="A Message-ID; may be repeated.")
 @click.option("--eml", help="A whole message instead of parts: a file, or - for standard input.")
+@click.option("--eml-dir", type=click.Path(path_type=Path), help="A folder of whole messages: every file in it.")
+@click.option("--mbox", type=click.Path(path_type=Path), help="A file of whole messages, as mail programs export them.")
 @click.option("--kind", default="email", show_default=True)
 @click.option("--agent", default="cli", show_default=True, help="Who drafts.")
 @click.option("--ttl", help='How long it may wait: seconds, or "24h".')
 @click.option("--resubmit", metavar="REASON", help="Why you ask again for what was rejected; the approver reads it.")
 @click.option("--idempotency-key", help="The same key with the same content is the same draft.")
 @as_json
-def draft(as_json: bool, idempotency_key: str | None, eml: str | None, **asked: Any) -> None:
-    """Draft a mail; nothing leaves before a person approves it. Prints the draft's id."""
+def draft(  # the flags that say where a mail comes from, and how it is drafted
+    as_json: bool, idempotency_key: str | None, eml: str | None, eml_dir: Path | None, mbox: Path | None, **asked: Any
+) -> None:
+    """Draft a mail, or many; nothing leaves before a person approves it. Prints each draft's id."""
     from outbox import drafter
-    from outbox.cli.drafting import overrides, wanted
+    from outbox.cli.drafting import only_one, overrides, wanted
 
+    beside = only_one(eml=eml, eml_dir=eml_dir, mbox=mbox)
     found = settings()
+    if beside is not None and eml is None:
+        from outbox.cli.bulk import draft_all
+
+        draft_all(found, eml_dir, mbox, overrides(asked, beside), prefix=idempotency_key, as_json=as_json)
+        return
     if eml is not None:
         octets, over = read_input(eml), overrides(asked)
         with drafter.open(found) as room:
@@ -198,6 +209,8 @@ def show(draft_id: str, eml: bool, as_json: bool) -> None:
             _print_story(records.show(draft_id), json=as_json)
             if records.is_altered(draft_id):
                 click.echo(f"outbox: beware, draft {draft_id} is not what its digest was taken over", err=True)
+            elif records.is_pruned(draft_id):
+                click.echo(f"outbox: the octets of draft {draft_id} were pruned; the rest is as it was", err=True)
 
 
 @outbox.command()
@@ -319,7 +332,23 @@ def doctor(as_json: bool, rooms: tuple[str, ...], send_test: bool) -> None:
 
 @outbox.group()
 def db() -> None:
-    """The database's revision."""
+    """The database's revision, and on PostgreSQL the rooms' roles."""
+
+
+@db.command("roles")
+@click.option("--apply", "is_applied", is_flag=True, help="Do it, as the owner of the tables, instead of printing it.")
+@as_json
+def roles(is_applied: bool, as_json: bool) -> None:
+    """Print the SQL that gives each room a role of its own on PostgreSQL."""
+    from outbox.operator.roles import give_roles, roles_text
+
+    if is_applied:
+        name = give_roles(settings())
+        click.echo(
+            dumps({"applied": name}) if as_json else f"the rooms' roles are there, with what is theirs in {name}"
+        )
+    else:
+        click.echo(dumps({"sql": roles_text()}) if as_json else roles_text(), nl=as_json)
 
 
 @db.command("upgrade")
@@ -336,7 +365,7 @@ def upgrade(as_json: bool) -> None:
 @as_json
 def current(as_json: bool) -> None:
     """Say which revision the database is at."""
-    from outbox.operator.desk import revision
+    from outbox.operator.records import revision
 
     found, wanted = revision(settings())
     if as_json:
@@ -345,5 +374,5 @@ def current(as_json: bool) -> None:
         click.echo(f"{found or 'none'}{'' if found == wanted else f' (this outbox works with {wanted})'}")
 
 
-for command in (reconcile, status, pause, resume, redraft, backup, fence, keys, journal, receipt):
+for command in (reconcile, status, pause, resume, redraft, backup, prune, fence, keys, journal, receipt):
     outbox.add_command(command)

@@ -28,7 +28,7 @@ from outbox.core.errors import Code, Unavailable
 
 if TYPE_CHECKING:
     from outbox.config import Settings
-    from outbox.operator.desk import Records
+    from outbox.operator.records import Records
     from outbox.store.events import Event
 
 ROOMS = ("inbox", "worker")

@@ -6,6 +6,8 @@ Canonical bytes name their own version, so that a later form can never be read a
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
+from json.encoder import encode_basestring
 
 import rfc8785
 
@@ -13,11 +15,20 @@ from outbox.core.draft import Draft, Envelope, Thread
 from outbox.core.errors import Code, VerificationFailed
 
 VERSION = 1
+_LARGEST_INTEGER = 2**53 - 1  # RFC 8785 3.2.2.3: what a double holds exactly
 
 
 def sha256(octets: bytes) -> bytes:
     """SHA-256, 32 octets."""
     return hashlib.sha256(octets).digest()
+
+
+quoted = encode_basestring  # text as RFC 8785 has it: the same characters are escaped, in the same way
+
+
+def quoted_or_null(text: str | None) -> str:
+    """Text, or null, as RFC 8785 has them."""
+    return "null" if text is None else quoted(text)
 
 
 def envelope_fields(envelope: Envelope) -> dict[str, object]:
@@ -60,6 +71,49 @@ def digest(draft: Draft) -> bytes:
 
 def encode(fields: dict[str, object]) -> bytes:
     """RFC 8785 bytes of a JSON object. Raises VerificationFailed where it cannot be said in JSON: nobody wrote that."""
+    try:
+        return _plain_object(fields).encode()
+    except (_Unusual, UnicodeEncodeError):
+        return _encode_anything(fields)
+
+
+class _Unusual(Exception):
+    """A value that the library is asked about."""
+
+
+def _plain_object(fields: dict[str, object]) -> str:
+    """What rfc8785 writes for text, integers, null, lists and objects of them; six times as fast."""
+    parts = []
+    for name, label in _labels(tuple(fields)):
+        value = fields[name]
+        parts.append(f"{label}{encode_basestring(value)}" if type(value) is str else label + _plain(value))
+    return f"{{{','.join(parts)}}}"
+
+
+def _plain(value: object) -> str:
+    # Exact types: a bool is an int, and an enum may be either.
+    if type(value) is str:
+        return encode_basestring(value)
+    if type(value) is int and -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+        return str(value)
+    if value is None:
+        return "null"
+    if type(value) is list:
+        return f"[{','.join(map(_plain, value))}]"
+    if type(value) is dict:
+        return _plain_object(value)
+    raise _Unusual
+
+
+@lru_cache(maxsize=128)
+def _labels(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Names in their order, each with the text before its value. In ASCII that of UTF-16 is the same (3.2.3)."""
+    if not all(type(name) is str and name.isascii() for name in names):
+        raise _Unusual
+    return tuple((name, f"{encode_basestring(name)}:") for name in sorted(names))
+
+
+def _encode_anything(fields: dict[str, object]) -> bytes:
     try:
         return rfc8785.dumps(fields)  # type: ignore[arg-type]  # its own alias is recursive and invariant
     except rfc8785.CanonicalizationError as error:

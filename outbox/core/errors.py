@@ -62,6 +62,7 @@ class Code(StrEnum):
     KEY_IN_USE = "key_in_use"
     JOURNAL_BROKEN = "journal_broken"
     RECEIPT_INVALID = "receipt_invalid"
+    OCTETS_PRUNED = "octets_pruned"
     # Policy at drafting, looked at again by the worker
     FROM_DOMAIN = "from_domain"
     NO_RECIPIENT = "no_recipient"
@@ -83,6 +84,7 @@ class Code(StrEnum):
     TTL_OUT_OF_RANGE = "ttl_out_of_range"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     ALREADY_REJECTED = "already_rejected"
+    SOME_REFUSED = "some_refused"
     # What the inbox finds
     MAILBOX_UNREACHABLE = "mailbox_unreachable"
     MAILBOX_REFUSED = "mailbox_refused"

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.charset import QP, Charset
-from email.encoders import encode_base64
 from email.header import Header
 from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import compat32
 from email.utils import format_datetime
+from functools import lru_cache
 
 from outbox.core.address import Mailbox, comparable, parse_mailboxes
 from outbox.core.draft import MICROSECONDS, Envelope, Thread
@@ -31,6 +31,8 @@ _ONCE = {
     "from", "to", "cc", "bcc", "reply-to", "subject", "message-id", "in-reply-to", "references", "mime-version",
     "content-type", "content-transfer-encoding",
 }  # fmt: skip
+_LARGEST_REMEMBERED = 8192  # octets of a header block
+_FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _NAME = re.compile(r"[!-9;-~]{1,76}")
 _WORD = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(=\?[^?\s]{1,80}\?[bBqQ]\?[^?]*\?=)\s+(?==\?)")
@@ -38,6 +40,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,100}")
 _MESSAGE_ID = re.compile(r"<[^<>\s@]{1,300}@[^<>\s@]{1,300}>", re.ASCII)
 _WIRE = compat32.clone(linesep="\r\n", mangle_from_=False)
+_SIMPLE_HEAD = 'Content-Type: text/{}; charset="us-ascii"\nMIME-Version: 1.0\nContent-Transfer-Encoding: 7bit\n\n'
 _QUOTED_PRINTABLE = Charset("utf-8")
 _QUOTED_PRINTABLE.body_encoding = QP
 
@@ -83,8 +86,7 @@ def compose(content: Content, draft_id: str, message_id: str) -> bytes:
         *content.headers,
     ]
     lines += [_text_line(name, value) for name, value in texts if value]
-    octets = b"".join(lines) + _body(content, f"outbox-{draft_id}").as_bytes(policy=_WIRE)
-    octets = normalise_lines(octets)
+    octets = normalise_lines(b"".join(lines) + _body(content, f"outbox-{draft_id}"))
     expected = [name for name, mailboxes in named if mailboxes] + [name for name, value in texts if value]
     _compare_names(octets, expected)
     return octets
@@ -137,6 +139,8 @@ def decode_words(value: str) -> str:
 
     A word in a charset that nobody knows is read as Latin-1, so that what it hides is seen; a broken one stays.
     """
+    if "=?" not in value:
+        return value
     return _WORD.sub(lambda word: _decode_word(word[1], word[2], word[3]), _BETWEEN_WORDS.sub(r"\1", value))
 
 
@@ -154,14 +158,24 @@ def _decode_word(charset: str, encoding: str, text: str) -> str:
         return octets.decode("latin-1")
 
 
-def _body(content: Content, boundary: str) -> MIMEBase:
-    readable = [
-        _text_part(text, subtype) for text, subtype in ((content.text, "plain"), (content.html, "html")) if text
-    ]
+def _body(content: Content, boundary: str) -> bytes:
+    """From Content-Type on. One short-lined ASCII text is written as the email package would, without asking it."""
+    given = [(_lines(text), subtype) for text, subtype in ((content.text, "plain"), (content.html, "html")) if text]
+    if len(given) == 1 and not content.attachments and _is_simple(given[0][0]):
+        text, subtype = given[0]
+        return f"{_SIMPLE_HEAD.format(subtype)}{text}".replace("\n", "\r\n").encode("ascii")
+    readable = [_text_part(text, subtype) for text, subtype in given]
     body: MIMEBase = readable[0] if len(readable) == 1 else _multipart("alternative", readable, f"{boundary}-a")
-    if content.attachments:
-        body = _multipart("mixed", [body, *map(_attachment_part, content.attachments)], f"{boundary}-m")
-    return body
+    return _mixed(body, content.attachments, f"{boundary}-m") if content.attachments else body.as_bytes(policy=_WIRE)
+
+
+def _mixed(body: MIMEBase, attachments: Iterable[Attachment], boundary: str) -> bytes:
+    """The body and attachments: parts as the email package writes them, put together here, because it copies each."""
+    head, _, _ = MIMEMultipart("mixed", boundary).as_bytes(policy=_WIRE).partition(b"\r\n\r\n")
+    del body["MIME-Version"]
+    parts = [body.as_bytes(policy=_WIRE), *map(_attachment_part, attachments)]
+    between = f"\r\n--{boundary}\r\n".encode("ascii")
+    return b"".join([head, b"\r\n", between, between.join(parts), between[:-2], b"--\r\n"])
 
 
 def _multipart(subtype: str, parts: Sequence[MIMEBase], boundary: str) -> MIMEMultipart:
@@ -171,53 +185,80 @@ def _multipart(subtype: str, parts: Sequence[MIMEBase], boundary: str) -> MIMEMu
     return multipart
 
 
-def _text_part(text: str, subtype: str) -> MIMEText:
+def _lines(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.endswith("\n"):
-        text += "\n"
-    simple = text.isascii() and all(len(line) <= 76 for line in text.split("\n")) and "\0" not in text
-    return MIMEText(text, subtype, "us-ascii" if simple else _QUOTED_PRINTABLE)  # type: ignore[arg-type]
+    return text if text.endswith("\n") else f"{text}\n"
 
 
-def _attachment_part(attachment: Attachment) -> MIMEBase:
+def _is_simple(text: str) -> bool:
+    return text.isascii() and max(map(len, text.split("\n"))) <= 76 and "\0" not in text
+
+
+def _text_part(text: str, subtype: str) -> MIMEText:
+    return MIMEText(text, subtype, "us-ascii" if _is_simple(text) else _QUOTED_PRINTABLE)  # type: ignore[arg-type]
+
+
+def _attachment_part(attachment: Attachment) -> bytes:
     if not _MEDIA_TYPE.fullmatch(attachment.media_type) or attachment.media_type.startswith("multipart/"):
         raise PolicyRefused(
             Code.MESSAGE_MALFORMED, f"{attachment.media_type[:60]!a} is no media type for an attachment"
         )
     main, _, sub = attachment.media_type.partition("/")
     part = MIMEBase(main, sub)
-    if attachment.media_type == "message/rfc822" and attachment.octets.isascii():
-        part.set_payload(attachment.octets.decode("ascii"))  # RFC 2046 5.2.1: never encoded
-    else:
-        part.set_payload(attachment.octets)
-        encode_base64(part)
+    del part["MIME-Version"]
+    is_message = attachment.media_type == "message/rfc822" and attachment.octets.isascii()
+    if not is_message:  # RFC 2046 5.2.1: that is never encoded
+        part["Content-Transfer-Encoding"] = "base64"
     name = refuse_control(attachment.name, "attachment")
     is_plain = _is_plain(name) and not {'"', "\\"} & {*name}  # readers do not agree on how those are quoted
     part.add_header("Content-Disposition", "attachment", filename=name if is_plain else ("utf-8", "", name))
-    return part
+    if is_message:
+        part.set_payload(attachment.octets.decode("ascii"))
+        return part.as_bytes(policy=_WIRE)
+    part.set_payload("")
+    return part.as_bytes(policy=_WIRE) + _base64_lines(attachment.octets)
 
 
-def split_headers(octets: bytes) -> list[tuple[str, str]]:
+def _base64_lines(octets: bytes) -> bytes:
+    encoded = binascii.b2a_base64(octets, newline=False)
+    return b"".join([encoded[start : start + 76] + b"\r\n" for start in range(0, len(encoded), 76)])
+
+
+def split_headers(octets: bytes) -> tuple[tuple[str, str], ...]:
     """Name and unfolded value of every header field, strictly. Raises PolicyRefused(message_malformed).
 
     `octets` have CRLF line ends. Values keep RFC 2047 words as they are; octets beyond ASCII are read as UTF-8.
     """
-    return [(name, value) for name, value, _ in _fields(octets)[0]]
+    head = _head(octets)
+    return _remembered(head) if len(head) <= _LARGEST_REMEMBERED else _pairs(head)
 
 
-def _fields(octets: bytes) -> tuple[list[tuple[str, str, bytes]], bytes]:
-    head, separator, body = octets.partition(b"\r\n\r\n")
-    if not separator:
-        head = head.removesuffix(b"\r\n")
+def _head(octets: bytes) -> bytes:
+    end = octets.find(b"\r\n\r\n")
+    return octets.removesuffix(b"\r\n") if end < 0 else octets[:end]
+
+
+@lru_cache(maxsize=16)
+def _remembered(head: bytes) -> tuple[tuple[str, str], ...]:
+    """A draft's header block is looked into several times on its way."""
+    return _pairs(head)
+
+
+def _pairs(head: bytes) -> tuple[tuple[str, str], ...]:
+    return tuple([(name, value) for name, value, _ in _fields(head)])
+
+
+def _fields(head: bytes) -> list[tuple[str, str, bytes]]:
+    """Name, unfolded value and octets of each field of a header block."""
     fields: list[tuple[str, str, bytes]] = []
-    for raw in re.split(rb"\r\n(?![ \t])", head):
+    for raw in _FIELD_END.split(head):
         name, colon, value = raw.partition(b":")
         label = name.decode("ascii", "replace")
         if not colon or not _NAME.fullmatch(label):
             raise PolicyRefused(Code.MESSAGE_MALFORMED, f"{label[:40]!a} is not a header field")
         text = value.replace(b"\r\n", b"").decode("utf-8", "replace").strip()
         fields.append((label, text, raw + b"\r\n"))
-    return fields, body
+    return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +283,7 @@ def adopt(octets: bytes, draft_id: str, message_id: str, *, anew: bool = False) 
     message could be read in two ways.
     """
     octets = normalise_lines(octets)
-    fields, body = _fields(octets)
+    fields, body = _fields(_head(octets)), octets.partition(b"\r\n\r\n")[2]
     kept = [(name, value, raw) for name, value, raw in fields if not _is_ours(name)]
     names = [name.lower() for name, _, _ in fields]
     for name in _ONCE:
@@ -290,6 +331,8 @@ def parse_message_ids(value: str) -> tuple[str, ...]:
 
 def normalise_lines(octets: bytes) -> bytes:
     """CRLF line ends throughout. Raises PolicyRefused for NUL, a bare CR or a line over 998 octets."""
+    if _is_normal(octets):
+        return octets
     octets = octets.replace(b"\r\n", b"\n")
     if b"\r" in octets or b"\0" in octets:
         raise PolicyRefused(Code.MESSAGE_MALFORMED, "the message has a bare CR or a NUL")
@@ -300,9 +343,27 @@ def normalise_lines(octets: bytes) -> bytes:
     return octets.replace(b"\n", b"\r\n")
 
 
+def _is_normal(octets: bytes) -> bool:
+    """Whether `octets` are what normalise_lines makes of them."""
+    ends = octets.count(b"\n")
+    if not (octets.endswith(b"\r\n") and octets.count(b"\r\n") == ends == octets.count(b"\r")) or b"\0" in octets:
+        return False
+    start, longest = 0, LONGEST_LINE + 2
+    while len(octets) - start > longest:  # whichever line ends last in here, those before it are shorter
+        start = octets.rfind(b"\n", start, start + longest) + 1
+        if not start:
+            return False
+    return True
+
+
 def date_line(now: int) -> bytes:
     """The one line that is added as a message is sent; `now` in microseconds UTC."""
-    return f"Date: {format_datetime(datetime.fromtimestamp(now // MICROSECONDS, UTC))}\r\n".encode()
+    return _date_line(now // MICROSECONDS)
+
+
+@lru_cache(maxsize=4)
+def _date_line(seconds: int) -> bytes:
+    return f"Date: {format_datetime(datetime.fromtimestamp(seconds, UTC))}\r\n".encode()
 
 
 def header_disagreements(message: bytes, envelope: Envelope) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from outbox.core.address import domain, parse_address, parse_mailboxes, without_extension
 from outbox.core.draft import MICROSECONDS, Draft
@@ -32,6 +33,7 @@ KINDS = frozenset({"email"})
 LONGEST_SUBJECT = 200
 LARGEST_ATTACHMENT = 10 * 1024 * 1024
 LARGEST_ATTACHMENTS = 25 * 1024 * 1024
+_LONGEST_REMEMBERED = 64  # characters of a kind
 _SEPARATORS = re.compile(r"[\s_\-./:]+")
 
 
@@ -62,7 +64,18 @@ class Violation:
 
 def is_non_delegable(kind: str, refuse_kinds: frozenset[str] = frozenset()) -> bool:
     """Whether a kind may never be sent by a program, whoever approved it, however it is spelt."""
-    return _plain(kind) in {_plain(name) for name in NON_DELEGABLE | refuse_kinds}
+    plain = _remembered(kind) if len(kind) <= _LONGEST_REMEMBERED else _plain(kind)
+    return plain in _refused(refuse_kinds)
+
+
+@lru_cache(maxsize=16)
+def _refused(refuse_kinds: frozenset[str]) -> frozenset[str]:
+    return frozenset(_plain(name) for name in NON_DELEGABLE | refuse_kinds)
+
+
+@lru_cache(maxsize=64)
+def _remembered(kind: str) -> str:
+    return _plain(kind)
 
 
 def _plain(kind: str) -> str:
@@ -135,8 +148,9 @@ def _domain_violation(address: str, policy: Policy, field: str) -> Iterator[Viol
 def _approval_violations(addresses: tuple[str, ...], policy: Policy, field: str) -> Iterator[Violation]:
     if policy.approval_address is None:
         return
+    approval = without_extension(policy.approval_address)
     for address in addresses:
-        if without_extension(address) == without_extension(policy.approval_address):
+        if without_extension(address) == approval:
             message = f"{address} is the approval address; no draft may write to it, from it or ask for replies to it"
             yield Violation(Code.APPROVAL_ADDRESS, message, field)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 import email
+import quopri
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +30,21 @@ _UNSEEN = re.compile(
     "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
 _MESSAGE_TYPE = re.compile(rb"^(content-type[ \t]*:\s*)message/", re.IGNORECASE | re.MULTILINE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_FIELD_END = re.compile(rb"\r\n(?![ \t])")
+_LONGEST_PLAIN = 256 * 1024  # octets
+_ASCII = b'content-type: text/plain; charset="us-ascii"'
+_QUOTED = b"content-transfer-encoding: quoted-printable"
+_PLAIN_FIELDS = {
+    _ASCII, _QUOTED, b"content-type: text/plain", b'content-type: text/plain; charset="utf-8"',
+    b"content-type: text/plain; charset=utf-8", b"content-transfer-encoding: 7bit", b"content-transfer-encoding: 8bit",
+}  # fmt: skip
+_BOUNDARY = re.compile(rb"boundary\*?\d*\*?\s*=")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
+_RUN = re.compile(rb"^(?:[A-Za-z0-9+/]{76}\r\n)++", re.MULTILINE)
+_LEAST_RUN = 256 * 78  # octets
+_MARK_BEGINS = b"=outbox-run-"
+_MARK = re.compile("=outbox-run-([0-9]+)=")
+_BLANKS = b"\t\n\v\f\r\x1c\x1d\x1e\x1f "  # of ASCII, as str.split sees them
 # Codecs that say what they mean in time; the standard library has others that take minutes, or that hide ASCII.
 _CHARSETS = re.compile(
     r"utf-?8|us-ascii|ascii|iso-?8859-?[0-9]{1,2}|latin-?1|windows-?[0-9]{3,4}|cp[0-9]{3,4}|koi8-[ru]|gb2312|gbk|gb18030"
@@ -62,6 +78,11 @@ class Rendering:
 
 def render(message: bytes) -> Rendering:
     """Read a message for people. Raises PolicyRefused(message_malformed) where it nests or multiplies parts."""
+    plain = _plain_text(message)
+    return _rendered(message) if plain is None else Rendering(_subject(message), plain, None, False, ())
+
+
+def _rendered(message: bytes) -> Rendering:
     texts: list[str] = []
     htmls: list[Words] = []
     attachments: list[AttachmentSummary] = []
@@ -75,9 +96,8 @@ def render(message: bytes) -> Rendering:
             texts.append(label + decode_text(part))
         if part.get_content_maintype() != "text" or part.get_content_disposition() == "attachment" or _names(part):
             attachments.append(_summary(part))
-    subjects = [value for name, value in split_headers(message) if name.lower() == "subject"]
     return Rendering(
-        subject=decode_words(subjects[0]) if subjects else "",
+        subject=_subject(message),
         text="\n".join(texts) if texts else None,
         html="\n".join(words.text for words in htmls) if htmls else None,
         may_hide=any(words.may_hide for words in htmls),
@@ -85,17 +105,69 @@ def render(message: bytes) -> Rendering:
     )
 
 
+def _subject(message: bytes) -> str:
+    subjects = (value for name, value in split_headers(message) if name.lower() == "subject")
+    return decode_words(next(subjects, ""))
+
+
+def _plain_text(message: bytes) -> str | None:
+    """What decode_text says of a message that is one plain text and says so in words of this list; most are.
+
+    None for anything that the email package has to be asked about.
+    """
+    head, separator, body = message.partition(b"\r\n\r\n")
+    head, ends = head.lower(), head.count(b"\n")
+    if not separator or len(message) > _LONGEST_PLAIN or not head.count(b"\r\n") == ends == head.count(b"\r"):
+        return None
+    said = [field for field in _FIELD_END.split(head) if field.startswith(b"content-")]
+    names = {field.partition(b":")[0] for field in said}
+    whole = message.lower()
+    if len(names) < len(said) or not _PLAIN_FIELDS.issuperset(said) or b"message/" in whole or b"boundary" in whole:
+        return None
+    raw = quopri.decodestring(body) if _QUOTED in said else body
+    return _characters(raw, "ascii" if _ASCII in said else "utf-8")
+
+
 def leaves(message: bytes) -> Iterator[Message]:
     """The parts of a message that hold content; what is inside a message/rfc822 counts as one.
 
     Raises PolicyRefused(message_malformed) where two readers could see two messages in it.
     """
-    if len(re.findall(rb"boundary\*?\d*\*?\s*=", message, re.IGNORECASE)) > MOST_MULTIPARTS:
+    small = message.lower()  # a pattern that need not look at case is found far sooner
+    if len(_BOUNDARY.findall(small)) > MOST_MULTIPARTS:
         raise _malformed(f"the message has more than {MOST_MULTIPARTS} multiparts")
-    if message.count(b"\n--") > MOST_LINES_LIKE_BOUNDARIES and b"boundary" in message.lower():
+    if message.count(b"\n--") > MOST_LINES_LIKE_BOUNDARIES and b"boundary" in small:
         raise _malformed("the message has more parts, or lines like their boundaries, than are read")
     # A message inside is kept as the octets that it is: the email package would write it anew.
-    opaque = _MESSAGE_TYPE.sub(rb"\1x-message/", message)
+    if b"message/" in small:
+        yield from _parts(_MESSAGE_TYPE.sub(rb"\1x-message/", message))
+        return
+    del small
+    lean, runs = _taken_out(message)
+    for part in _parts(lean):
+        if runs and isinstance(part._payload, str):  # type: ignore[attr-defined]  # noqa: SLF001  undecoded
+            part.set_payload(_MARK.sub(lambda mark: runs[int(mark[1])], part._payload))  # type: ignore[attr-defined]  # noqa: SLF001
+        yield part
+
+
+def _taken_out(message: bytes) -> tuple[bytes, list[str]]:
+    """`message` with a mark for each long run of base64 lines, and those runs: the email package looks at each line.
+
+    Such a line is no field, no boundary and not blank, and neither is a mark: the parts are the same.
+    """
+    runs: list[str] = []
+    if len(message) < _LEAST_RUN or _MARK_BEGINS in message:
+        return message, runs
+    pieces, end = [], 0
+    for found in _RUN.finditer(message):
+        if found.end() - found.start() >= _LEAST_RUN:
+            pieces += [message[end : found.start()], b"%s%d=\r\n" % (_MARK_BEGINS, len(runs))]
+            runs.append(found[0][:-2].decode("ascii"))
+            end = found.end()
+    return b"".join([*pieces, message[end:]]), runs
+
+
+def _parts(opaque: bytes) -> Iterator[Message]:
     try:
         pending: list[Message] = [email.message_from_bytes(opaque, policy=compat32)]
     except ValueError as error:  # boundary*= with a NUL as its charset
@@ -151,7 +223,10 @@ def decode_text(part: Message) -> str:
         charset = str(part.get_content_charset("utf-8"))
     except (LookupError, ValueError):
         charset = ""
-    known = charset if _CHARSETS.fullmatch(charset.lower()) else "ascii"
+    return _characters(raw, charset if _CHARSETS.fullmatch(charset.lower()) else "ascii")
+
+
+def _characters(raw: bytes, known: str) -> str:
     try:
         text = raw.decode(known, "replace")
     except (LookupError, ValueError):
@@ -163,9 +238,11 @@ def decode_text(part: Message) -> str:
 def _octets(part: Message) -> bytes:
     encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
     if encoding == "base64":
-        given = "".join(str(part._payload).split())  # type: ignore[attr-defined]  # noqa: SLF001  undecoded
+        undecoded = str(part._payload)  # type: ignore[attr-defined]  # noqa: SLF001
+        given = undecoded.encode("ascii", "surrogateescape").translate(None, _BLANKS)
         if len(given) % 4 or not _BASE64.fullmatch(given):
             raise _malformed("a part's base64 can be read in two ways")
+        return binascii.a2b_base64(given)
     decoded = part.get_payload(decode=True)
     return decoded if isinstance(decoded, bytes) else b""
 

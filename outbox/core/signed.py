@@ -12,6 +12,8 @@ from outbox.core.lifecycle import SYSTEM_KIND
 from outbox.core.message import DRAFT_HEADER, decode_words, split_headers
 from outbox.core.signing import KeyRing, Purpose, Signature
 
+_DRAFT_HEADER = DRAFT_HEADER.lower()
+
 
 @dataclass(frozen=True, slots=True)
 class SignedDraft:
@@ -44,7 +46,11 @@ def sign_draft(ring: KeyRing, draft: Draft, fingerprint: bytes, about: str | Non
 
 def derived(draft: Draft) -> tuple[str, str]:
     """Subject (decoded) and Message-ID as the message says them."""
-    values = {name.lower(): value for name, value in reversed(split_headers(draft.message))}
+    return _derived(split_headers(draft.message))
+
+
+def _derived(headers: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    values = {name.lower(): value for name, value in reversed(headers)}
     return decode_words(values.get("subject", "")), values.get("message-id", "")
 
 
@@ -63,8 +69,9 @@ def verify_draft(ring: KeyRing, signed: SignedDraft) -> None:
         raise VerificationFailed(
             Code.SIGNATURE_INVALID, f"draft {signed.draft.id}: no key of ours made its signature; it was not sent"
         )
-    ids = [value for name, value in split_headers(signed.draft.message) if name.lower() == DRAFT_HEADER.lower()]
-    if (signed.subject, signed.message_id) != derived(signed.draft) or ids != [signed.draft.id]:
+    headers = split_headers(signed.draft.message)
+    ids = [value for name, value in headers if name.lower() == _DRAFT_HEADER]
+    if (signed.subject, signed.message_id) != _derived(headers) or ids != [signed.draft.id]:
         raise VerificationFailed(
             Code.DIGEST_MISMATCH, f"draft {signed.draft.id}: its subject, Message-ID or id is not what its message says"
         )

@@ -57,6 +57,22 @@ class Overrides:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole RFC 5322 message, and what is said beside it."""
+
+    octets: bytes
+    overrides: Overrides = Overrides()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One of many that are asked for together. The same key of an agent with the same content is the same draft."""
+
+    wanted: Wanted | Whole
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Additions:
     """What settings make of every envelope: where bounces go, for its sender, and one more Bcc; None is none."""
 

@@ -12,6 +12,7 @@ from outbox.config import Settings, required
 from outbox.core.address import domain as domain_of
 from outbox.core.errors import Code, ConfigError, OutboxError, Unavailable
 from outbox.core.finding import Finding, failed, without_secrets
+from outbox.core.lifecycle import Room
 from outbox.inbox.codes import parse_secret
 from outbox.inbox.dns import Resolver
 from outbox.inbox.mailbox import Mailbox
@@ -122,7 +123,7 @@ def _addressing(settings: Settings) -> Finding:
         why = "the token stands in the thread and the subject" if address else "there is no approval.address"
         return Finding(check, None, f"not asked for: {why}")
     try:
-        with closing(connect(settings.database_path)) as database, database.reading() as connection:
+        with closing(connect(settings.database_place, Room.INBOX)) as database, database.reading() as connection:
             if has_counted_reply(connection):
                 return Finding(check, True, f"a reply to {address} with a token behind a + has come, and counted")
     except (OutboxError, OSError):
@@ -263,7 +264,7 @@ def _key(resolver: Resolver, selector: str, domains: list[str]) -> Finding:
 def _learnt(settings: Settings, approver: str, domains: list[str]) -> list[str]:
     """The selectors that signed the approvals of one approver so far."""
     try:
-        with closing(connect(settings.database_path)) as database, database.reading() as connection:
+        with closing(connect(settings.database_place, Room.INBOX)) as database, database.reading() as connection:
             proofs = proofs_of(connection, approver)
     except (OutboxError, OSError):
         return []  # the operator's checks say what is wrong with the database

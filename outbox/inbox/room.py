@@ -51,7 +51,7 @@ class Inbox:
         ring = settings.grant_ring()
         authenticity = Authenticity(settings)
         self._mailbox = open_mailbox(settings)
-        self._database = connect(settings.database_path)
+        self._database = connect(settings.database_place, Room.INBOX)
         refuse_untrustworthy(self._database)
         self._writer = Writer(self._database, Chain(Room.INBOX, new_id(clock()), ring))
         self._watch = ClockWatch(clock)
@@ -148,7 +148,7 @@ class Inbox:
 
         A clock that jumped expires nothing.
         """
-        if (jump := self._watch.jumped()) is not None:
+        if (jump := self._watch.jumped() or self._database.apart()) is not None:
             raise TryLater(Code.CLOCK_JUMPED, f"{jump}; nothing is expired until that is mended")
         expire_overdue(self._database, self._writer, self._alerts, now=self._clock())
 
@@ -165,7 +165,7 @@ def explain(settings: Settings, octets: bytes, *, clock: Clock = wall) -> Judgem
     required(settings.approvers, "approval.approvers")
     ring = settings.grant_ring()
     authenticity = Authenticity(settings)
-    database = connect(settings.database_path)
+    database = connect(settings.database_place, Room.INBOX)
     try:
         refuse_other_revision(database)
         judge = _judge(settings, database, ring, authenticity)

@@ -5,6 +5,6 @@ his journal. Talks to people at this machine. May write verdicts and cancellatio
 of who runs the command, which `approval.terminal = "off"` closes where agents share his user.
 """
 
-from outbox.operator.desk import Desk, open, read
+from outbox.operator.records import Records, open, read
 
-__all__ = ["Desk", "open", "read"]
+__all__ = ["Records", "open", "read"]

@@ -29,6 +29,8 @@ _GRACE = 300 * MICROSECONDS  # as the worker's, for what is dated ahead
 _APART = 60  # seconds that a file system's clock may be away from ours
 _LITTLE, _NEXT_TO_NOTHING = 100_000_000, 20_000_000  # octets of free disk
 _OTHERS, _GROUP = stat.S_IWOTH, stat.S_IWGRP
+_MODES = "WAL, synchronous FULL, foreign keys and recursive triggers"
+_SERVER = "see docs/howto/postgresql.md; the rooms wait, and nothing is lost meanwhile"
 _ROOMS = {"draft": "drafter and worker", "grant": "inbox and worker"}
 _RESTORE = "put it back from your copy; what an older key has signed does not verify with a new one"
 
@@ -150,7 +152,8 @@ def _writable(path: Path, bits: int) -> int:
 
 def _database_file(settings: Settings) -> Path | None:
     try:
-        return settings.database_path
+        place = settings.database_place
+        return place if isinstance(place, Path) else None
     except ConfigError:
         return None
 
@@ -158,32 +161,35 @@ def _database_file(settings: Settings) -> Path | None:
 def _database(settings: Settings) -> Generator[Finding, None, int | None]:
     """Returns the newest instant in it, if there is one."""
     try:
-        path = settings.database_path
-        if is_closed(path):
-            yield Finding("database", None, f"{path} belongs to another user; run `outbox doctor` as him")
+        place = settings.database_place
+        if isinstance(place, Path) and is_closed(place):
+            yield Finding("database", None, f"{place} belongs to another user; run `outbox doctor` as him")
             return None
-        database = connect(path)
+        database = connect(place, "doctor")
     except OutboxError as error:
-        yield failed("database", error, f"every room needs to read and write {settings.database.url} and its folder")
+        url = settings.database.url
+        todo = _SERVER if url.startswith("postgresql") else f"every room needs to read and write {url} and its folder"
+        yield failed("database", error, todo)
         return None
     with closing(database):
-        modes = "WAL, synchronous FULL, foreign keys and recursive triggers are on"
-        yield Finding("database", True, f"{path} can be written; {modes}")
+        modes = "fsync and synchronous_commit" if database.is_server else _MODES
+        yield Finding("database", True, f"{database.name} can be written; {modes} are on")
         yield _integrity(database)
         return (yield from _schema(database))
 
 
 def _integrity(database: Database) -> Finding:
     check, restore = "database-integrity", "stop every room, keep the file as it is, and restore a backup"
+    looked = "PostgreSQL's catalogue" if database.is_server else "SQLite's quick check"
     try:
         fault = first_fault(database, seconds=PATIENCE)
     except TimeoutError as late:
-        return Finding(check, None, f"SQLite's quick check was given up: {late}")
+        return Finding(check, None, f"{looked} was given up: {late}")
     except Unavailable as error:
         return failed(check, error, restore)
     if fault is not None:
-        return Finding(check, False, f"SQLite's quick check says: {fault}", restore)
-    return Finding(check, True, "SQLite's quick check finds nothing wrong")
+        return Finding(check, False, f"{looked} says: {fault}", restore)
+    return Finding(check, True, f"{looked} finds nothing wrong")
 
 
 def _schema(database: Database) -> Generator[Finding, None, int | None]:

@@ -81,7 +81,7 @@ def verify(settings: Settings, rings: Rings, *, seals: Iterable[Path] = ()) -> I
 
     One moment is looked at, however long it takes; rooms go on meanwhile. Raises Unavailable, ConfigError, UsageError.
     """
-    database = connect(settings.database_path)
+    database = connect(settings.database_place, Room.OPERATOR)
     try:
         refuse_other_revision(database)
         with database.reading() as connection:
@@ -101,7 +101,7 @@ def verify(settings: Settings, rings: Rings, *, seals: Iterable[Path] = ()) -> I
 
 def export(settings: Settings, *, after: int = 0) -> Iterator[ChainedLink]:
     """Every row after a place, in the order of commits, with what its MAC was made over."""
-    database = connect(settings.database_path)
+    database = connect(settings.database_place, Room.OPERATOR)
     try:
         refuse_other_revision(database)
         with database.reading() as connection:

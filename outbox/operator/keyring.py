@@ -98,7 +98,7 @@ class Keys:
 
     def __init__(self, settings: Settings, *, file: Path | None = None, clock: Clock = wall) -> None:
         self._settings, self._file, self._clock = settings, file, clock
-        self._database = connect(settings.database_path)
+        self._database = connect(settings.database_place, Room.OPERATOR)
         refuse_other_revision(self._database)
 
     def __enter__(self) -> Self:

@@ -10,6 +10,7 @@ from outbox.config import Settings
 from outbox.core.canonical import canonical, sha256
 from outbox.core.draft import MICROSECONDS
 from outbox.core.grant import Grant
+from outbox.core.lifecycle import Room
 from outbox.core.message import date_line
 from outbox.core.receipt import (
     AttemptSection,
@@ -57,7 +58,7 @@ class Made:
 
 def make_receipt(settings: Settings, draft_id: str, *, clock: Clock = wall) -> Made:
     """The receipt of one draft as it is now. Raises DraftUnknown, or VerificationFailed for an unreadable row."""
-    database = connect(settings.database_path)
+    database = connect(settings.database_place, Room.OPERATOR)
     try:
         refuse_other_revision(database)
         with database.reading() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from outbox.config import Settings
+from outbox.core.errors import Code, ConfigError
 from outbox.core.lifecycle import Room
 from outbox.core.signing import KeyRing
 
@@ -42,3 +43,19 @@ def held_rings(settings: Settings) -> Rings:
     draft = settings.record_ring("draft") if settings.has_key("draft") else None
     grant = settings.record_ring("grant") if settings.has_key("grant") else None
     return Rings(draft, grant)
+
+
+def journal_ring(settings: Settings) -> KeyRing:
+    """The key that journals what is done here: the grant key where this person can read it, else the draft key.
+
+    Raises ConfigError where he can read neither.
+    """
+    if settings.has_key("grant"):
+        return settings.grant_ring()
+    if settings.has_key("draft"):
+        return settings.draft_ring()
+    raise ConfigError(
+        Code.KEY_MISSING,
+        "keys.grant, keys.draft: this user can read neither, so nothing can be journalled",
+        field="keys",
+    )

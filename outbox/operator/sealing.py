@@ -24,7 +24,7 @@ from outbox.operator.journal import seals_file
 from outbox.operator.rings import held_rings
 from outbox.store.chains import heads_after, rows_until
 from outbox.store.engine import Database, connect
-from outbox.store.events import newest_place
+from outbox.store.events import settled_place
 from outbox.store.identity import identity_of
 from outbox.store.journal import Chain
 from outbox.store.notices import insert_system
@@ -63,7 +63,7 @@ def seal_journal(settings: Settings, *, file: Path | None = None, whole: bool = 
     """
     ring, sender, operators = settings.grant_ring(), settings.notice_sender, settings.operators
     place = seals_file(settings, file)
-    database = connect(settings.database_path)
+    database = connect(settings.database_place, Room.OPERATOR)
     try:
         refuse_other_revision(database)
         with _appending(place) as descriptor:
@@ -91,8 +91,9 @@ def seal_journal(settings: Settings, *, file: Path | None = None, whole: bool = 
 
 
 def _seal(database: Database, ring: KeyRing, before: SignedSeal | None, *, whole: bool, now: int) -> SignedSeal:
+    place = settled_place(database)
     with database.reading() as connection:
-        place, identity = newest_place(connection), identity_of(connection).id
+        identity = identity_of(connection).id
         if before is not None and before.seal.database != identity:
             words = "the last seal in the file is of another database; move that file away"
             raise VerificationFailed(Code.JOURNAL_BROKEN, words)

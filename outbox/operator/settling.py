@@ -208,14 +208,14 @@ class Settling:
         with self._database.reading() as connection:
             told = story(connection, row.draft_id)
             evidence = evidence_of(connection, row.draft_id)
-        written = ledger.entered(row.attempt_id) if isinstance(ledger, Ledger) else None
+        written = ledger.entered(row.attempt_id, row.draft_id) if isinstance(ledger, Ledger) else None
         if written is not None:
             row = replace(row, gone=Gone(row.draft_id, row.attempt_id, bytes.fromhex(written.wire_digest), written.at))
         finding, because = _finding(row, ledger, evidence)
         lives = self._lives(row)
         gap_at = row.gap_at or (written.at if written is not None else None)
         waits = gap_at is not None and finding == "unknown"
-        heard = ledger.heard(row.attempt_id) if isinstance(ledger, Ledger) else None
+        heard = ledger.heard(row.attempt_id, row.draft_id) if isinstance(ledger, Ledger) else None
         row = replace(row, is_heard_unsent=heard is not None and heard.outcome not in POSSIBLY_SENT)
         patience = (self._settings.relay.final_timeout + ANSWERS_COME_FOR) * MICROSECONDS
         said = " ".join(str(part) for part in (row.code, row.text) if part)
@@ -268,7 +268,7 @@ def _finding(
             return "sent", f"{one.source}: {one.detail}"
     if isinstance(ledger, str):
         return "unknown", ledger
-    heard = ledger.heard(row.attempt_id)
+    heard = ledger.heard(row.attempt_id, row.draft_id)
     if heard is not None and heard.outcome == Outcome.ACCEPTED:
         return "sent", f"its worker heard {heard.code} {heard.text} and died before that was stored"
     if heard is not None and heard.outcome not in POSSIBLY_SENT and row.phase != Phase.DONE.value:
@@ -276,7 +276,7 @@ def _finding(
     gone = ledger.possibly_sent(row.draft_id)
     if gone is not None and gone.attempt != row.attempt_id:
         return "unknown", f"by the ledger another attempt, {gone.attempt}, may have sent it; was it restored?"
-    if row.phase == Phase.CLAIMED.value and ledger.entered(row.attempt_id) is None:
+    if row.phase == Phase.CLAIMED.value and ledger.entered(row.attempt_id, row.draft_id) is None:
         return "not_sent", "it never entered the gap, and the ledger agrees: not sent"
     if row.phase == Phase.CLAIMED.value:
         return "unknown", "by the ledger it was in the gap, which the database does not know; was it restored?"

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shlex
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from outbox.operator.enrolment import Enrolment, new_secret, unfit_name, write_n
 from outbox.operator.providers import PROVIDERS
 from outbox.store.engine import connect
 from outbox.store.migrate import upgrade
+from outbox.store.server import Server
 
 TOGETHER = (
     "The draft key and the grant key lie together: whoever runs as this user can draft and approve. "
@@ -101,7 +103,11 @@ def upgrade_database(path: Path) -> str:
 
 def upgrade_settings_database(settings: Settings) -> str:
     """`upgrade_database` for the database that the settings name."""
-    return upgrade_database(settings.database_path)
+    place = settings.database_place
+    if not isinstance(place, Server):
+        return upgrade_database(place)
+    with closing(connect(place, "migrations")) as database:
+        return upgrade(database)
 
 
 def _at_provider(plan: Plan) -> Plan:

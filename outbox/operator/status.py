@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from outbox.agreement import disagreement
-from outbox.clock import Clock
+from outbox.clock import Clock, wall
 from outbox.config import Settings
 from outbox.core.draft import DAY, MICROSECONDS
 from outbox.core.errors import Code, OutboxError
 from outbox.core.finding import one_line
 from outbox.core.lifecycle import Gate, Room, State
-from outbox.lock import is_alive
-from outbox.sections import GateSettings
+from outbox.ledger import NAME
+from outbox.lock import is_alive, living
 from outbox.state_file import read_state
-from outbox.store.engine import Database
 from outbox.store.figures import (
+    Heating,
+    Paused,
     WorkerRow,
     count_in_doubt,
     counts_by_state,
+    heating,
+    needs_ledger,
     oldest_approved,
+    standing_pause,
     tampered_since,
     working,
 )
-from outbox.store.heat import Heat, Heating, heating
-from outbox.store.pause import Pause, standing_pause
-from outbox.store.schema import REVISION
+from outbox.store.looking import REVISION, looking
 from outbox.switches import Switches
 
 _TAMPERED = [
@@ -66,7 +68,7 @@ class Status:
     states: dict[State, int]
     in_doubt: int
     oldest_approved: int | None
-    pause: Pause | None
+    pause: Paused | None
     switch: str | None
     alerts: tuple[OpenAlert, ...]
     thermal: Heating
@@ -75,16 +77,17 @@ class Status:
     revision: str
 
 
-def status(settings: Settings, database: Database, *, clock: Clock) -> Status:
-    """Look at everything once."""
+def status(settings: Settings, *, clock: Clock = wall) -> Status:
+    """Look at everything once. Raises ConfigError or Unavailable where the database is not as needed."""
     now = clock()
     switch = Switches(settings.state_dir, by_environment=settings.is_paused).thrown()
-    with database.reading() as connection:
-        workers = tuple(_worker(settings, row) for row in working(connection))
-        in_doubt = count_in_doubt(connection)
-        thermal = heating(connection, _heat(Gate.MAIL, settings.thermal), now=now)
-        tampered = tampered_since(connection, [code.value for code in _TAMPERED], now - _LATELY)
-        waits = oldest_approved(connection)
+    limits, system_limits = settings.thermal, settings.thermal.system
+    with looking(settings.database_place) as look:
+        workers = tuple(_worker(settings, row) for row in working(look))
+        in_doubt = count_in_doubt(look)
+        thermal = heating(look, Gate.MAIL, count=limits.count, window=limits.window, now=now)
+        tampered = tampered_since(look, [code.value for code in _TAMPERED], now - _LATELY)
+        waits = oldest_approved(look)
         alerts = (
             *_in_doubt(in_doubt),
             *_dead(workers),
@@ -92,17 +95,17 @@ def status(settings: Settings, database: Database, *, clock: Clock) -> Status:
             *_unattended(waits, workers, now),
             *(OpenAlert(Code(code), words) for _, code, words in tampered),
             *_told_by_rooms(settings.state_dir),
-            *_ledger(settings, database),
+            *_ledger(settings, is_needed=needs_ledger(look)),
         )
         return Status(
-            states=counts_by_state(connection),
+            states=counts_by_state(look),
             in_doubt=in_doubt,
             oldest_approved=waits,
-            pause=standing_pause(connection),
+            pause=standing_pause(look),
             switch=switch,
             alerts=alerts,
             thermal=thermal,
-            thermal_system=heating(connection, _heat(Gate.SYSTEM, settings.thermal.system), now=now),
+            thermal_system=heating(look, Gate.SYSTEM, count=system_limits.count, window=system_limits.window, now=now),
             workers=workers,
             revision=REVISION,
         )
@@ -112,10 +115,6 @@ def _worker(settings: Settings, row: WorkerRow) -> WorkerView:
     alive = is_alive(settings.state_dir, row.id, bury=False)
     lives = row.host != socket.gethostname() if alive is None else alive
     return WorkerView(row.id, row.host, row.pid, row.started_at, row.last_seen, lives)
-
-
-def _heat(gate: Gate, limits: GateSettings) -> Heat:
-    return Heat(gate, limits.count, limits.window, limits.cooldown)
 
 
 def _in_doubt(number: int) -> Iterator[OpenAlert]:
@@ -152,13 +151,18 @@ def _told_by_rooms(state_dir: Path) -> Iterator[OpenAlert]:
                 continue
 
 
-def _ledger(settings: Settings, database: Database) -> Iterator[OpenAlert]:
-    """Whether a worker would refuse to start, where this user can see that."""
-    if not settings.has_key("grant"):
+def _ledger(settings: Settings, *, is_needed: bool) -> Iterator[OpenAlert]:
+    """Whether a worker would refuse to start, where this user can see that; one that lives here has not refused."""
+    is_new = not is_needed and not (settings.state_dir / NAME).exists()
+    if is_new or not settings.has_key("grant") or living(settings.state_dir):
         return
-    try:
-        why: OutboxError | None = disagreement(settings.state_dir, settings.record_ring("grant"), database)
-    except OutboxError as error:
-        why = error
+    from outbox.agreement import disagreement
+    from outbox.store.engine import connect
+
+    with closing(connect(settings.database_place, Room.OPERATOR)) as database:
+        try:
+            why: OutboxError | None = disagreement(settings.state_dir, settings.record_ring("grant"), database)
+        except OutboxError as error:
+            why = error
     if why is not None:
         yield OpenAlert(why.code, why.message)

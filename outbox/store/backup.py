@@ -15,7 +15,7 @@ def copy_database(source: Path, target: Path) -> None:
     """Copy `source` into the empty file `target`, and look whether it is sound. Raises Unavailable, ConfigError."""
     connect(source).close()
     with (
-        translated(source),
+        translated(str(source)),
         closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as from_there,
         closing(sqlite3.connect(target)) as to_there,
     ):

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, Select, and_, func, literal_column, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from outbox.core.seal import Head
 from outbox.core.signing import Signature
+from outbox.store.dialect import PLACE
 from outbox.store.journal import GENESIS, Entry
 from outbox.store.schema import attempts, drafts, journal
 
 _AT_ONCE = 1000  # rows fetched together
-_PLACE = literal_column("journal.rowid", Integer)  # rows are never deleted, so it only grows
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +68,14 @@ def _link(row: Row[Any]) -> Link:
 
 def links_by_chain(connection: Connection) -> Iterator[Link]:
     """Every row, chain by chain, each in its order."""
-    query = select(journal, _PLACE.label("place")).order_by(journal.c.writer, journal.c.seq)
+    query = select(journal, PLACE.label("place")).order_by(journal.c.writer, journal.c.seq)
     return map(_link, _stream(connection, query))
 
 
 def links_by_draft(connection: Connection) -> Iterator[Link]:
     """Every row that names a draft, draft by draft, each in the order of commits."""
     query = (
-        select(journal, _PLACE.label("place"))
-        .where(journal.c.draft_id.is_not(None))
-        .order_by(journal.c.draft_id, _PLACE)
+        select(journal, PLACE.label("place")).where(journal.c.draft_id.is_not(None)).order_by(journal.c.draft_id, PLACE)
     )
     return map(_link, _stream(connection, query))
 
@@ -85,7 +83,7 @@ def links_by_draft(connection: Connection) -> Iterator[Link]:
 def _chained() -> Select[Any]:
     before = journal.alias("before")
     link = and_(before.c.writer == journal.c.writer, before.c.seq == journal.c.seq - 1)
-    return select(journal, _PLACE.label("place"), before.c.mac.label("previous")).outerjoin(before, link)
+    return select(journal, PLACE.label("place"), before.c.mac.label("previous")).outerjoin(before, link)
 
 
 def _chained_link(row: Row[Any]) -> ChainedLink:
@@ -94,7 +92,7 @@ def _chained_link(row: Row[Any]) -> ChainedLink:
 
 def links_after(connection: Connection, place: int) -> Iterator[ChainedLink]:
     """Every row after a place, in the order of commits."""
-    query = _chained().where(place < _PLACE).order_by(_PLACE)
+    query = _chained().where(place < PLACE).order_by(PLACE)
     return map(_chained_link, _stream(connection, query))
 
 
@@ -102,7 +100,7 @@ def links_of_draft(connection: Connection, draft_id: str) -> list[ChainedLink]:
     """The rows that name a draft or, where they name none, an attempt of it, in the order of commits."""
     his = select(attempts.c.id).where(attempts.c.draft_id == draft_id)
     unnamed = and_(journal.c.draft_id.is_(None), journal.c.attempt_id.in_(his))
-    query = _chained().where(or_(journal.c.draft_id == draft_id, unnamed)).order_by(_PLACE)
+    query = _chained().where(or_(journal.c.draft_id == draft_id, unnamed)).order_by(PLACE)
     return [_chained_link(row) for row in connection.execute(query).all()]
 
 
@@ -126,7 +124,7 @@ def heads_after(connection: Connection, place: int) -> tuple[Head, ...]:
     """The newest row of each chain that grew after a place, by writer."""
     newest = (
         select(journal.c.writer, func.max(journal.c.seq).label("seq"))
-        .where(place < _PLACE)
+        .where(place < PLACE)
         .group_by(journal.c.writer)
         .subquery()
     )
@@ -140,7 +138,7 @@ def heads_after(connection: Connection, place: int) -> tuple[Head, ...]:
 
 def rows_until(connection: Connection, place: int) -> int:
     """How many rows there are up to a place."""
-    return int(connection.execute(select(func.count()).select_from(journal).where(place >= _PLACE)).scalar_one())
+    return int(connection.execute(select(func.count()).select_from(journal).where(place >= PLACE)).scalar_one())
 
 
 def mac_at(connection: Connection, writer: str, seq: int) -> bytes | None:

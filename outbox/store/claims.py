@@ -6,15 +6,16 @@ or an open claim of a worker that has not ended. Exact, shared by all workers, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import (
-    ColumnElement,
+    BindParameter,
     Connection,
     Select,
     TextClause,
-    and_,
+    bindparam,
     exists,
     insert,
     not_,
@@ -23,15 +24,17 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, StateRefused
 from outbox.core.lifecycle import Gate, Outcome, Phase, State, Verb
-from outbox.store.heat import Heat, used
+from outbox.store.dialect import insert_or_ignore
+from outbox.store.heat import Headroom, Heat
+from outbox.store.journal import Fact, detail_text
 from outbox.store.pause import unpaused
+from outbox.store.prepared import Prepared
 from outbox.store.schema import attempts, drafts, gate, grants, recipients, workers
-from outbox.store.transition import LostRace, move
+from outbox.store.transition import LostRace, move, move_many
 from outbox.store.writer import Transaction
 
 
@@ -68,6 +71,11 @@ class Report:
     queue_id: str | None = None
     heard: tuple[tuple[str, int, str], ...] = ()
 
+    @property
+    def columns(self) -> tuple[str, int | None, str | None, str, str | None]:
+        """As they are stored, in the order of `_CLOSING`."""
+        return self.outcome.value, self.code, self.enhanced, self.text, self.queue_id
+
 
 # Literal, not bound, so that SQLite sees that the partial indexes apply.
 _OF_GATE: dict[str, TextClause] = {
@@ -76,65 +84,112 @@ _OF_GATE: dict[str, TextClause] = {
 }
 
 
-def _oldest_due(gate_name: str, now: int) -> Select[tuple[str]]:
-    """The draft to claim first. One with an attempt that may be sending it was set back by hand, and is left alone."""
+_MAY_BE_SENT = exists().where(
+    drafts.c.id == bindparam("draft"),
+    drafts.c.state == State.EXECUTING.value,
+    drafts.c.attempt_id == bindparam("claim"),
+    drafts.c.stop_asked_at.is_(None),
+    drafts.c.expires_at > bindparam("at"),
+)
+_SPENT = exists().where(grants.c.draft_id == bindparam("draft"), grants.c.expires_at <= bindparam("at"))
+_BEGIN = Prepared(insert(attempts), "id", "draft_id", "worker_id", "gate", "phase", "started_at")
+_ENTER = Prepared(
+    update(attempts)
+    .where(attempts.c.id == bindparam("claim"), attempts.c.phase == Phase.CLAIMED.value)
+    .where(_MAY_BE_SENT, not_(_SPENT), unpaused())
+    .values(phase=Phase.GAP.value, gap_at=bindparam("at"), wire_digest=bindparam("wire")),
+    "claim",
+    "draft",
+    "at",
+    "wire",
+)
+_CLOSING = ("outcome", "code", "enhanced", "text", "queue_id", "ended_at")
+_CLOSE = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt"))
+    .values(phase=Phase.DONE.value, **{name: bindparam(f"new_{name}") for name in _CLOSING})
+)
+_CLOSED = ("attempt", *(f"new_{name}" for name in _CLOSING))
+_FINISH = Prepared(_CLOSE.where(attempts.c.phase != Phase.DONE.value), *_CLOSED)
+_FINISH_UNSENT = Prepared(_CLOSE.where(attempts.c.phase == Phase.CLAIMED.value), *_CLOSED)
+# Of one that was named twice: what the relay said first.
+_HEAR = Prepared(insert_or_ignore(recipients), "attempt_id", "address", "code", "text")
+
+
+def _oldest_due(gate_name: str) -> Select[str]:
+    """The drafts to claim first. One with an attempt that may be sending it was set back by hand, and is left alone."""
+    now: BindParameter[int] = bindparam("now")
     spent = exists().where(grants.c.draft_id == drafts.c.id, grants.c.expires_at <= now)
     held = exists().where(attempts.c.draft_id == drafts.c.id, text("attempts.phase <> 'done'"))
     return (
         select(drafts.c.id)
         .where(_OF_GATE[gate_name], drafts.c.not_before <= now, drafts.c.expires_at > now, not_(spent), not_(held))
         .order_by(drafts.c.not_before)
-        .limit(1)
+        .limit(bindparam("most"))
     )
+
+
+_DUE = {name: Prepared(_oldest_due(name), "now", "most") for name in Gate}
+_CLAIMABLE = {
+    name: Prepared(_oldest_due(name).where(unpaused()).with_for_update(skip_locked=True, of=drafts), "now", "most")
+    for name in Gate
+}
+_HOLD_GATE = Prepared(
+    select(gate.c.until, gate.c.claims).where(gate.c.name == bindparam("gate")).with_for_update(), "gate"
+)
 
 
 def is_due(connection: Connection, gate_name: str, *, now: int) -> bool:
     """Whether a claim would find a draft, so that an idle worker writes nothing."""
-    return connection.execute(_oldest_due(gate_name, now)).first() is not None
+    return _DUE[Gate(gate_name)].scalar(connection, now, 1) is not None
 
 
-def claim_if_cool(tx: Transaction, heat: Heat, *, worker_id: str, attempt_id: str, now: int) -> Claim | Tripped | None:
-    """Claim the draft that was approved first, if one is due and the gate has a place; None where nothing is due."""
-    tripped = _open_gate(tx, heat, now)
+def claim_if_cool(
+    tx: Transaction,
+    heat: Heat,
+    *,
+    worker_id: str,
+    attempt_ids: Sequence[str],
+    now: int,
+    headroom: Headroom | None = None,
+) -> tuple[list[Claim], Tripped | None]:
+    """Claim what was approved first, a draft for each id at most, as far as drafts are due and the gate has places.
+
+    Tripped where the gate is open, or where a draft that is due finds no place.
+    """
+    tripped, places = _open_gate(tx, heat, len(attempt_ids), headroom or Headroom(), now)
     if tripped is not None:
-        return tripped if is_due(tx.connection, heat.gate, now=now) else None
-    try:
-        draft_id = move(
-            tx,
-            Verb.CLAIM,
-            _oldest_due(heat.gate, now).scalar_subquery(),
-            source=State.APPROVED,
-            now=now,
-            guards=(unpaused(),),
-            attempt_id=attempt_id,
-        )
-    except LostRace:
-        return None
-    tx.connection.execute(
-        insert(attempts).values(
-            id=attempt_id,
-            draft_id=draft_id,
-            worker_id=worker_id,
-            gate=heat.gate,
-            phase=Phase.CLAIMED.value,
-            started_at=now,
-        )
-    )
-    return Claim(draft_id, attempt_id, heat.gate)
+        return [], tripped if is_due(tx.connection, heat.gate, now=now) else None
+    due = _CLAIMABLE[Gate(heat.gate)].rows(tx.connection, now, min(len(attempt_ids), places))
+    claims = [Claim(row.id, attempt_id, heat.gate) for row, attempt_id in zip(due, attempt_ids, strict=False)]
+    if claims:
+        held = [(claim.draft_id, claim.attempt_id) for claim in claims]
+        move_many(tx, Verb.CLAIM, held, source=State.APPROVED, now=now)
+        begun = [(one.attempt_id, one.draft_id, worker_id, heat.gate, Phase.CLAIMED.value, now) for one in claims]
+        _BEGIN.many(tx.connection, begun)
+    if places == len(claims) < len(attempt_ids) and is_due(tx.connection, heat.gate, now=now):
+        tripped = _trip(tx, heat, now)
+    return claims, tripped
 
 
-def _open_gate(tx: Transaction, heat: Heat, now: int) -> Tripped | None:
-    until = tx.connection.execute(select(gate.c.until).where(gate.c.name == heat.gate)).scalar_one()
-    has_place = used(tx.connection, heat, now=now) < heat.count
-    if until is not None and (now < until or not has_place):
-        return Tripped(until, newly=False)
+def _open_gate(tx: Transaction, heat: Heat, wanted: int, headroom: Headroom, now: int) -> tuple[Tripped | None, int]:
+    """Whether the cutout keeps everything waiting, and how many places there are."""
+    row = _HOLD_GATE.rows(tx.connection, heat.gate)[0]
+    until, claims = row.until, row.claims
+    places = headroom.places(tx.connection, heat, wanted, claims=claims, undone=tx.undone, now=now)
+    if until is not None and (now < until or not places):
+        return Tripped(until, newly=False), 0
     if until is not None:
         _set_gate(tx, heat, now=now, until=None)
-    elif not has_place and is_due(tx.connection, heat.gate, now=now):
-        until = now + heat.cooldown * MICROSECONDS
-        _set_gate(tx, heat, now=now, until=until)
-        return Tripped(until, newly=True)
-    return None if has_place else Tripped(now, newly=False)
+    elif not places:
+        return (_trip(tx, heat, now) if is_due(tx.connection, heat.gate, now=now) else Tripped(now, newly=False)), 0
+    return None, places
+
+
+def _trip(tx: Transaction, heat: Heat, now: int) -> Tripped:
+    until = now + heat.cooldown * MICROSECONDS
+    _set_gate(tx, heat, now=now, until=until)
+    return Tripped(until, newly=True)
 
 
 def _set_gate(tx: Transaction, heat: Heat, *, now: int, until: int | None) -> None:
@@ -143,89 +198,57 @@ def _set_gate(tx: Transaction, heat: Heat, *, now: int, until: int | None) -> No
     tx.journal("cool" if until is None else "trip", now=now, detail={"gate": heat.gate, "until": until})
 
 
-def enter_gap_if_held(tx: Transaction, claim: Claim, *, wire_digest: bytes, now: int) -> None:
-    """The last step before the final dot. Raises LostRace where the draft may not be sent any more.
+def enter_gaps_if_held(tx: Transaction, entering: Sequence[tuple[Claim, bytes]], *, now: int) -> None:
+    """The last step before the final dot, for claims and the digests of what is on the wire: all of them or none.
 
-    It may be where this attempt is at claimed and holds the draft, nobody asked to stop or paused, and neither the
-    draft nor a grant is past its time.
+    Raises LostRace unless each attempt is at claimed and holds its draft, nobody asked to stop or paused, and neither
+    a draft nor a grant is past its time.
     """
-    may_be_sent = exists().where(
-        drafts.c.id == claim.draft_id,
-        drafts.c.state == State.EXECUTING.value,
-        drafts.c.attempt_id == claim.attempt_id,
-        drafts.c.stop_asked_at.is_(None),
-        drafts.c.expires_at > now,
-    )
-    spent = exists().where(grants.c.draft_id == claim.draft_id, grants.c.expires_at <= now)
-    entered = tx.connection.execute(
-        update(attempts)
-        .where(
-            attempts.c.id == claim.attempt_id,
-            attempts.c.phase == Phase.CLAIMED.value,
-            and_(may_be_sent, not_(spent), unpaused()),
-        )
-        .values(phase=Phase.GAP.value, gap_at=now, wire_digest=wire_digest)
-        .returning(attempts.c.id)
-    ).one_or_none()
-    if entered is None:
+    parameters = [(claim.attempt_id, claim.draft_id, now, wire_digest) for claim, wire_digest in entering]
+    if _ENTER.many(tx.connection, parameters) != len(parameters):
+        named = f"draft {entering[0][0].draft_id}" if len(entering) == 1 else "a draft"
         raise LostRace(
-            Code.STATE_CONFLICT,
-            f"draft {claim.draft_id} was stopped or paused, ran out of time or is held by another attempt",
+            Code.STATE_CONFLICT, f"{named} was stopped or paused, ran out of time or is held by another attempt"
         )
-    tx.journal(
-        "gap",
+    tx.journal_many(
+        [
+            Fact("gap", claim.draft_id, claim.attempt_id, f'{{"wire_digest":"{wire_digest.hex()}"}}')
+            for claim, wire_digest in entering
+        ],
         now=now,
-        draft_id=claim.draft_id,
-        attempt_id=claim.attempt_id,
-        detail={"wire_digest": wire_digest.hex()},
     )
 
 
 def finish_if_unsent(tx: Transaction, claim: Claim, report: Report, *, now: int) -> None:
     """Close an attempt that provably sent nothing. Raises LostRace where it has entered the gap meanwhile."""
-    _finish(tx, claim, report, attempts.c.phase == Phase.CLAIMED.value, now=now)
+    _finish(tx, _FINISH_UNSENT, [(claim, report)], now)
 
 
-def finish_if_open(tx: Transaction, claim: Claim, report: Report, *, now: int) -> None:
-    """Close the attempt with its outcome. Raises LostRace where it is done already."""
-    _finish(tx, claim, report, attempts.c.phase != Phase.DONE.value, now=now)
+def finish_if_open(tx: Transaction, ended: Sequence[tuple[Claim, Report]], *, now: int) -> None:
+    """Close attempts with their outcomes, all of them or none. Raises LostRace where one is done already."""
+    _finish(tx, _FINISH, ended, now)
 
 
-def _finish(tx: Transaction, claim: Claim, report: Report, guard: ColumnElement[bool], *, now: int) -> None:
-    finished = tx.connection.execute(
-        update(attempts)
-        .where(attempts.c.id == claim.attempt_id, guard)
-        .values(
-            phase=Phase.DONE.value,
-            outcome=report.outcome.value,
-            code=report.code,
-            enhanced=report.enhanced,
-            text=report.text,
-            queue_id=report.queue_id,
-            ended_at=now,
-        )
-        .returning(attempts.c.id)
-    ).one_or_none()
-    if finished is None:
-        raise LostRace(Code.STATE_CONFLICT, f"attempt {claim.attempt_id} went on or is done already")
-    for address, code, heard in report.heard:
-        tx.connection.execute(
-            insert_or_not(recipients)
-            .values(attempt_id=claim.attempt_id, address=address, code=code, text=heard)
-            .on_conflict_do_nothing()  # one that was named twice: what the relay said first
-        )
-    tx.journal(
-        "done",
-        now=now,
-        draft_id=claim.draft_id,
-        attempt_id=claim.attempt_id,
-        detail={"outcome": report.outcome.value, "code": report.code, "queue_id": report.queue_id},
-    )
+def _finish(tx: Transaction, statement: Prepared, ended: Sequence[tuple[Claim, Report]], now: int) -> None:
+    parameters = [(claim.attempt_id, *report.columns, now) for claim, report in ended]
+    if statement.many(tx.connection, parameters) != len(parameters):
+        named = f"attempt {ended[0][0].attempt_id}" if len(ended) == 1 else "an attempt"
+        raise LostRace(Code.STATE_CONFLICT, f"{named} went on or is done already")
+    heard = [(claim.attempt_id, *one) for claim, report in ended for one in report.heard]
+    if heard:
+        _HEAR.many(tx.connection, heard)
+    tx.journal_many([_done(claim, report) for claim, report in ended], now=now)
 
 
-def complete_if_held(tx: Transaction, claim: Claim, *, now: int) -> None:
-    """The relay took it."""
-    move(tx, Verb.COMPLETE, claim.draft_id, source=State.EXECUTING, holder=claim.attempt_id, now=now)
+def _done(claim: Claim, report: Report) -> Fact:
+    detail = {"outcome": report.outcome.value, "code": report.code, "queue_id": report.queue_id}
+    return Fact("done", claim.draft_id, claim.attempt_id, detail_text(detail))
+
+
+def complete_if_held(tx: Transaction, claims: Sequence[Claim], *, now: int) -> None:
+    """The relay took them."""
+    held = [(claim.draft_id, claim.attempt_id) for claim in claims]
+    move_many(tx, Verb.COMPLETE, held, source=State.EXECUTING, now=now)
 
 
 def fail_if_held(tx: Transaction, claim: Claim, *, code: Code, message: str, now: int) -> None:

@@ -1,59 +1,76 @@
-"""Connections to SQLite, set up so that COMMIT is durable and takes the write lock first.
+"""A database as the store knows it: an engine that writes over one connection, and one that only reads.
 
-WAL with synchronous=FULL: NORMAL does not sync at commit, and a power cut could undo a claim after the mail has left.
-One write connection begins IMMEDIATE (pysqlite's own transactions are off); readers are separate and may only query.
+Which of the two it is, a SQLite file or a PostgreSQL server, is known to store/sqlite.py and store/postgres.py, and to
+what store/dialect.py says for both.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine, event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import ConnectionPoolEntry
 
-from outbox.core.errors import Code, ConfigError, Unavailable
+from outbox.core.errors import Code, Unavailable
+from outbox.store.dialect import SETTLED
+from outbox.store.server import Server
 
-_DIALECT = create_engine("sqlite://").dialect
-_COMPILED: dict[Any, Any] = {}  # statements as SQL text, for every engine of this process: there are but so many
-BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another process
-PRAGMAS = {
-    "journal_mode": "wal",
-    "synchronous": 2,  # FULL
-    "foreign_keys": 1,
-    "recursive_triggers": 1,  # else INSERT OR REPLACE deletes behind the triggers' back
-    "trusted_schema": 0,
-}
+Place = Path | Server
+FURTHEST_APART = 1_000_000  # microseconds that clocks may be apart
+SERVER_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One SQLite file: the engine that writes (one connection, BEGIN IMMEDIATE) and the one that reads."""
+    """One database. `name` is for people; `opened` is the file that was opened, None for a server."""
 
-    path: Path
+    name: str
     writer: Engine
     reader: Engine
-    opened: os.stat_result
+    opened: os.stat_result | None = None
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is PostgreSQL."""
+        return self.opened is None
 
     def refuse_replaced(self) -> None:
         """Raise Unavailable where another file has come in its place: what is done here, nobody would see."""
+        if self.opened is None:
+            return  # a server's connections break where its database goes
         try:
-            same = os.path.samestat(self.path.stat(), self.opened)
+            same = os.path.samestat(Path(self.name).stat(), self.opened)
         except OSError:
             same = False
         if not same:
             words = (
-                f"{self.path} was taken away or replaced while it was in use; start again with the one that is there"
+                f"{self.name} was taken away or replaced while it was in use; start again with the one that is there"
             )
             raise Unavailable(Code.DATABASE_UNAVAILABLE, words)
+
+    def apart(self, clock: Callable[[], int] = time.time_ns) -> str | None:
+        """In words, how far this machine's clock is from the server's, where that is too far; a file has none.
+
+        Every machine decides by its own clock what is due, too late, or within the cutout's window; so these agree.
+        """
+        if not self.is_server:
+            return None
+        with self.reading() as connection:
+            connection.execute(text("SELECT 1"))  # so that what is measured is one question and its answer
+            asked = clock()
+            there = connection.execute(text(SERVER_CLOCK)).scalar_one()
+            answered = clock()
+        ahead = (asked + answered) // 2000 - there
+        if abs(ahead) - (answered - asked) // 2000 <= FURTHEST_APART:
+            return None
+        way = "ahead of" if ahead > 0 else "behind"
+        return f"this machine's clock is {abs(ahead) / 1e6:.1f} s {way} the database server's; set both by NTP"
 
     def close(self) -> None:
         """Give both engines' connections back."""
@@ -61,87 +78,49 @@ class Database:
         self.reader.dispose()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection for one consistent look. Raises Unavailable where the file cannot be read."""
-        with translated(self.path), self.reader.connect() as connection:
-            yield connection
+    def reading(self, *, settled: bool = False) -> Iterator[Connection]:
+        """A connection for one consistent look. Raises Unavailable where the database cannot be read.
+
+        With `settled` no transaction is under way meanwhile that could bring rows with places lower than what is seen:
+        on a server, whoever writes waits till then. So that look is a short one.
+        """
+        with translated(self.name), self.reader.connect() as connection:
+            yield connection.execution_options(**{SETTLED: settled})
 
 
-def connect(path: Path, *, create: bool = False) -> Database:
-    """Open the file at `path`. Raises ConfigError where it is missing, unless it may be created."""
-    if not create and not path.is_file():
-        raise ConfigError(
-            Code.DATABASE_MISSING, f"there is no database at {path}; `outbox init` makes one", field="database.url"
-        )
-    uri = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
+def connect(place: Place, room: str = "", *, create: bool = False) -> Database:
+    """Open the database at `place`, on a server in the name of `room`.
 
-    def open_file() -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT / 1000
-        )
-        connection.text_factory = _text  # a row that is not UTF-8 is an altered row, not a broken database
-        return connection
+    Raises ConfigError where there is none (a file may be made, with `create`), or Unavailable.
+    """
+    if isinstance(place, Server):
+        from outbox.store.postgres import open_server
 
-    told: dict[str, Any] = {
-        "creator": open_file, "hide_parameters": True, "execution_options": {"compiled_cache": _COMPILED}
-    }  # fmt: skip
-    writer = create_engine("sqlite://", poolclass=StaticPool, **told)
-    reader = create_engine("sqlite://", poolclass=QueuePool, max_overflow=-1, **told)
-    for engine in (writer, reader):
-        engine.dialect = _DIALECT  # it is part of what compiled statements are found by
-    event.listen(writer, "connect", _set_pragmas)
-    event.listen(writer, "begin", _begin_immediate)
-    event.listen(reader, "connect", _set_reader_pragmas)
-    event.listen(reader, "begin", _begin)
-    with translated(path):
-        _assert_pragmas(writer, path)
-    return Database(path, writer, reader, path.stat())
+        with translated(str(place)):
+            database = Database(str(place), *open_server(place, room))
+        if (apart := database.apart()) is not None:
+            database.close()
+            raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{database.name}: {apart}")
+        return database
+    from outbox.store.sqlite import open_file
 
-
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "replace")
-
-
-def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for name, value in PRAGMAS.items():
-        cursor.execute(f"PRAGMA {name} = {value}")
-    cursor.close()
-
-
-def _set_reader_pragmas(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-    _set_pragmas(connection, entry)
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA query_only = 1")
-    cursor.close()
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
-
-
-def _assert_pragmas(writer: Engine, path: Path) -> None:
-    with writer.connect() as connection:
-        for name, expected in PRAGMAS.items():
-            found = connection.execute(text(f"PRAGMA {name}")).scalar_one()
-            if found != expected:
-                raise Unavailable(
-                    Code.DATABASE_UNAVAILABLE,
-                    f"{path}: PRAGMA {name} is {found}, not {expected}; is the file on a network disk?",
-                )
-        connection.rollback()
+    with translated(str(place)):
+        writer, reader = open_file(place, create=create)
+        return Database(str(place), writer, reader, place.stat())
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """SQLite's own errors as one line for the operator."""
+def translated(name: str) -> Iterator[None]:
+    """The database's own errors as one line for the operator."""
     try:
         yield
     except DBAPIError as error:
-        raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{path}: {error.orig}") from error
+        raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{name}: {first_line(error)}") from error
     except (sqlite3.Error, UnicodeDecodeError) as error:  # a corrupt page may hold no text where names are kept
-        raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{path}: {error}") from error
+        raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{name}: {error}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What the database said, without the statement, its values, and where in a trigger it happened."""
+    said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    return said.strip().partition("\n")[0]

@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Integer, Row, func, literal_column, select
+from sqlalchemy import Connection, Row, func, select
 
 from outbox.core.errors import DraftUnknown, VerificationFailed
+from outbox.store.dialect import PLACE
+from outbox.store.engine import Database
 from outbox.store.schema import drafts, journal, replies, requests
 from outbox.store.views import DraftView, Story, story
 
 MOST_AT_ONCE = 200
-_PLACE = literal_column("journal.rowid", Integer)  # rows are never deleted, so it only grows
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,22 @@ class Event:
 
 def newest_place(connection: Connection) -> int:
     """The place of the newest journal row; 0 where there is none."""
-    return connection.execute(select(func.max(_PLACE)).select_from(journal)).scalar_one() or 0
+    return connection.execute(select(func.max(PLACE)).select_from(journal)).scalar_one() or 0
 
 
-def events_after(connection: Connection, place: int) -> list[Event]:
-    """What was journalled after a place, the oldest first, at most MOST_AT_ONCE."""
+def settled_place(database: Database) -> int:
+    """The place of the newest journal row, when none that is lower can come any more; 0 where there is none.
+
+    On a server rows get their places before they are committed, by several writers at once.
+    """
+    with database.reading(settled=True) as connection:
+        return newest_place(connection)
+
+
+def events_after(connection: Connection, place: int, *, until: int) -> list[Event]:
+    """What was journalled after a place and up to another, the oldest first, at most MOST_AT_ONCE."""
     rows = connection.execute(
-        select(journal, _PLACE.label("place")).where(place < _PLACE).order_by(_PLACE).limit(MOST_AT_ONCE)
+        select(journal, PLACE.label("place")).where(place < PLACE, until >= PLACE).order_by(PLACE).limit(MOST_AT_ONCE)
     ).all()
     return [_event(connection, row) for row in rows]
 

@@ -1,14 +1,45 @@
-"""How it stands, in figures: for whoever asks, never for a loop."""
+"""How it stands, in figures: for whoever asks, never for a loop. Nothing here reads more than what is alive now.
+
+Conditions on states are literal, in the words of the partial indexes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, or_, select, text
+from outbox.core.draft import MICROSECONDS, uuid7
+from outbox.core.lifecycle import Gate, Room, State
+from outbox.store.looking import Look
 
-from outbox.core.draft import uuid7
-from outbox.core.lifecycle import SYSTEM_KIND, Outcome, Phase, State
-from outbox.store.schema import attempts, drafts, workers
+_LIVE = {
+    State.PENDING: "SELECT count(*) FROM drafts WHERE state = 'pending'",  # no system draft ever is
+    State.APPROVED: "SELECT count(*) FROM drafts WHERE state = 'approved' AND kind <> 'system'",
+    State.EXECUTING: "SELECT count(*) FROM drafts WHERE state = 'executing' AND kind <> 'system'",
+}
+_ENDED = "SELECT state, sum(n) FROM counters GROUP BY state"
+_IN_DOUBT = (
+    "SELECT count(*) FROM drafts WHERE state = 'executing' AND kind <> 'system' AND EXISTS (SELECT 1 FROM attempts"
+    " WHERE attempts.id = drafts.attempt_id AND (phase = 'gap' OR outcome = 'in_doubt'))"
+)
+_OLDEST = "SELECT min(not_before) FROM drafts WHERE state = 'approved' AND kind <> 'system'"
+_WORKERS = (
+    "SELECT id, host, pid, started_at, (SELECT at FROM journal WHERE writer = :room || workers.id"
+    " ORDER BY seq DESC LIMIT 1) FROM workers WHERE ended_at IS NULL ORDER BY started_at"
+)
+_TAMPERED = (
+    "SELECT id, error_code, error_message FROM drafts WHERE state = 'failed' AND error_code = :code"
+    " AND (id >= :since OR id IN (SELECT draft_id FROM attempts WHERE id >= :since)) ORDER BY id"
+)
+_BEGAN = "SELECT ledger_since FROM identity"
+_NEWEST_GAP = "SELECT gap_at FROM attempts WHERE gate = :gate AND gap_at IS NOT NULL ORDER BY gap_at DESC LIMIT 1"
+_PAUSE = "SELECT paused_at, reason, paused_by FROM pause WHERE paused_at IS NOT NULL"
+_UNTIL = "SELECT until FROM gate WHERE name = :gate"
+_GAPS = "SELECT count(*) FROM attempts WHERE gate = :gate AND gap_at IS NOT NULL AND gap_at > :since"
+_CLAIMS = (
+    "SELECT count(*) FROM attempts JOIN workers ON workers.id = attempts.worker_id WHERE attempts.phase <> 'done'"
+    " AND attempts.gate = :gate AND attempts.gap_at IS NULL AND workers.ended_at IS NULL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,75 +53,73 @@ class WorkerRow:
     last_seen: int
 
 
-def counts_by_state(connection: Connection) -> dict[State, int]:
-    """How many drafts are in each state; the outbox's own left out."""
-    counted = connection.execute(
-        select(drafts.c.state, func.count()).where(drafts.c.kind != SYSTEM_KIND).group_by(drafts.c.state)
-    )
-    found = {str(state): int(number) for state, number in counted}
-    return {state: found.get(state.value, 0) for state in State}
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Since when nothing leaves (microseconds UTC), why, and who said so."""
+
+    at: int
+    reason: str
+    by: str
 
 
-def count_in_doubt(connection: Connection) -> int:
+@dataclass(frozen=True, slots=True)
+class Heating:
+    """Whether a cutout is open (tripped), until when at least (microseconds UTC), and how many places are taken."""
+
+    is_open: bool
+    until: int | None
+    used: int
+    limit: int
+
+
+def counts_by_state(look: Look) -> dict[State, int]:
+    """How many drafts are in each state, the outbox's own left out: of those that ended it is kept as they end."""
+    found: dict[State, int] = dict.fromkeys(State, 0)
+    found |= {State(state): int(number) for state, number in look(_ENDED, {})}
+    return found | {state: int(look(sql, {})[0][0]) for state, sql in _LIVE.items()}
+
+
+def count_in_doubt(look: Look) -> int:
     """Drafts at executing that may have been sent; the outbox's own, which end by themselves, left out."""
-    query = (
-        select(func.count())
-        .select_from(drafts.join(attempts, attempts.c.id == drafts.c.attempt_id))
-        .where(
-            text("drafts.state = 'executing' AND drafts.kind <> 'system'"),
-            or_(attempts.c.phase == Phase.GAP.value, attempts.c.outcome == Outcome.IN_DOUBT.value),
-        )
-    )
-    return int(connection.execute(query).scalar_one())
+    return int(look(_IN_DOUBT, {})[0][0])
 
 
-def oldest_approved(connection: Connection) -> int | None:
+def oldest_approved(look: Look) -> int | None:
     """Since when the draft waits that is to be claimed first (microseconds UTC)."""
-    query = select(func.min(drafts.c.not_before)).where(text("drafts.state = 'approved' AND drafts.kind <> 'system'"))
-    found: int | None = connection.execute(query).scalar_one()
+    found: int | None = look(_OLDEST, {})[0][0]
     return found
 
 
-def working(connection: Connection) -> list[WorkerRow]:
-    """Workers that have not ended, as far as the database knows, the oldest first."""
-    newest = (
-        select(
-            attempts.c.worker_id,
-            func.max(attempts.c.started_at).label("claimed"),
-            func.max(attempts.c.gap_at).label("entered"),
-            func.max(attempts.c.ended_at).label("done"),
-        )
-        .group_by(attempts.c.worker_id)
-        .subquery()
-    )
-    rows = connection.execute(
-        select(workers, newest.c.claimed, newest.c.entered, newest.c.done)
-        .select_from(workers.outerjoin(newest, newest.c.worker_id == workers.c.id))
-        .where(workers.c.ended_at.is_(None))
-        .order_by(workers.c.started_at)
-    ).all()
-    return [
-        WorkerRow(
-            row.id,
-            row.host,
-            row.pid,
-            row.started_at,
-            max(row.started_at, row.claimed or 0, row.entered or 0, row.done or 0),
-        )
-        for row in rows
-    ]
+def working(look: Look) -> list[WorkerRow]:
+    """Workers that have not ended, as far as the database knows, the oldest first; each has a chain of the journal."""
+    rows = look(_WORKERS, {"room": f"{Room.WORKER}:"})
+    return [WorkerRow(name, host, pid, began, max(began, wrote or 0)) for name, host, pid, began, wrote in rows]
 
 
-def tampered_since(connection: Connection, codes: list[str], since: int) -> list[tuple[str, str, str]]:
+def tampered_since(look: Look, codes: Sequence[str], since: int) -> list[tuple[str, str, str]]:
     """Drafts that failed because a row was not what was signed: id, code, words.
 
     Those that were drafted or claimed since an instant (microseconds UTC); ids sort by time.
     """
-    claimed = select(attempts.c.draft_id).where(attempts.c.id >= uuid7(since, bytes(10)))
-    rows = connection.execute(
-        select(drafts.c.id, drafts.c.error_code, drafts.c.error_message)
-        .where(drafts.c.error_code.in_(codes), text("drafts.state = 'failed'"))
-        .where(or_(drafts.c.id >= uuid7(since, bytes(10)), drafts.c.id.in_(claimed)))
-        .order_by(drafts.c.id)
-    )
-    return [(row.id, row.error_code, row.error_message) for row in rows]
+    first = uuid7(since, bytes(10))
+    return sorted((row[0], row[1], row[2]) for code in codes for row in look(_TAMPERED, {"code": code, "since": first}))
+
+
+def needs_ledger(look: Look) -> bool:
+    """Whether any gap was entered that a ledger has to know."""
+    since = look(_BEGAN, {})[0][0]
+    return any(gap_at >= since for gate in Gate for (gap_at,) in look(_NEWEST_GAP, {"gate": gate.value}))
+
+
+def standing_pause(look: Look) -> Paused | None:
+    """The pause, if there is one."""
+    return next((Paused(at, reason, by) for at, reason, by in look(_PAUSE, {})), None)
+
+
+def heating(look: Look, gate: Gate, *, count: int, window: int, now: int) -> Heating:
+    """How a cutout stands that lets `count` through in `window` seconds, as `heat.used` counts it."""
+    until: int | None = look(_UNTIL, {"gate": gate.value})[0][0]
+    gaps = look(_GAPS, {"gate": gate.value, "since": now - window * MICROSECONDS})[0][0]
+    used = int(gaps) + int(look(_CLAIMS, {"gate": gate.value})[0][0])
+    is_open = until is not None and (now < until or used >= count)
+    return Heating(is_open, until if is_open else None, used, count)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, bindparam, func, select, text
 
 from outbox.core.draft import MICROSECONDS
-from outbox.store.schema import attempts, gate, workers
+from outbox.store.prepared import Prepared
+from outbox.store.schema import attempts, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,39 +21,55 @@ class Heat:
     cooldown: int
 
 
-@dataclass(frozen=True, slots=True)
-class Heating:
-    """Whether a cutout is open (tripped), until when at least (microseconds UTC), and how many places are taken."""
-
-    is_open: bool
-    until: int | None
-    used: int
-    limit: int
+_GAPS = Prepared(
+    select(func.count()).where(
+        attempts.c.gate == bindparam("gate"), attempts.c.gap_at.is_not(None), attempts.c.gap_at > bindparam("since")
+    ),
+    "gate",
+    "since",
+)
+_CLAIMS = Prepared(
+    select(func.count())
+    .select_from(attempts.join(workers))
+    .where(
+        text("attempts.phase <> 'done'"),
+        attempts.c.gate == bindparam("gate"),
+        attempts.c.gap_at.is_(None),
+        workers.c.ended_at.is_(None),
+    ),
+    "gate",
+)
+_HELD = Prepared(
+    select(func.count()).where(
+        text("attempts.phase <> 'done'"), attempts.c.gate == bindparam("gate"), attempts.c.gap_at.is_(None)
+    ),
+    "gate",
+)
 
 
 def used(connection: Connection, heat: Heat, *, now: int) -> int:
     """Places taken: gaps entered within the window, and open claims of workers that have not ended."""
-    gaps = select(func.count()).where(
-        attempts.c.gate == heat.gate,
-        attempts.c.gap_at.is_not(None),
-        attempts.c.gap_at > now - heat.window * MICROSECONDS,
-    )
-    claims = (
-        select(func.count())
-        .select_from(attempts.join(workers))
-        .where(
-            text("attempts.phase <> 'done'"),
-            attempts.c.gate == heat.gate,
-            attempts.c.gap_at.is_(None),
-            workers.c.ended_at.is_(None),
-        )
-    )
-    return int(connection.execute(gaps).scalar_one()) + int(connection.execute(claims).scalar_one())
+    gaps = _GAPS.scalar(connection, heat.gate, now - heat.window * MICROSECONDS)
+    return int(gaps) + int(_CLAIMS.scalar(connection, heat.gate))
 
 
-def heating(connection: Connection, heat: Heat, *, now: int) -> Heating:
-    """How a cutout stands."""
-    until = connection.execute(select(gate.c.until).where(gate.c.name == heat.gate)).scalar_one()
-    taken = used(connection, heat, now=now)
-    is_open = until is not None and (now < until or taken >= heat.count)
-    return Heating(is_open, until if is_open else None, taken, heat.count)
+class Headroom:
+    """How many places there were when they were last counted: till so many more were claimed, one is free.
+
+    A place is taken by a claim alone, and every claim through a gate is counted in its row, so that the history of the
+    window is read once in so many claims.
+    """
+
+    def __init__(self) -> None:
+        # By gate: when, after how many claims and undoings, how many places.
+        self._counted: dict[str, tuple[int, int, int, int]] = {}
+
+    def places(self, connection: Connection, heat: Heat, wanted: int, *, claims: int, undone: int, now: int) -> int:
+        """Places that are free: all of them, or as many as are wanted at least. `claims` is the gate's own count."""
+        at, after, before, free = self._counted.get(heat.gate, (now, claims, undone, 0))
+        if at <= now and after <= claims and before == undone and free - (claims - after) >= wanted:
+            return free - (claims - after)
+        gaps = int(_GAPS.scalar(connection, heat.gate, now - heat.window * MICROSECONDS))
+        held = int(_HELD.scalar(connection, heat.gate))  # an ended worker that lives after all may enter the gap
+        self._counted[heat.gate] = now, claims, undone, heat.count - gaps - held
+        return max(0, heat.count - gaps - int(_CLAIMS.scalar(connection, heat.gate)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
-from outbox.core.lifecycle import Outcome
+from outbox.core.lifecycle import Gate, Outcome
 from outbox.store.schema import attempts, identity, workers
 
 _IN_ONE_STATEMENT = 500
@@ -30,8 +30,7 @@ def identity_of(connection: Connection) -> Identity:
 
 def has_gaps_since(connection: Connection, since: int) -> bool:
     """Whether any attempt entered the gap since an instant."""
-    query = select(attempts.c.id).where(attempts.c.gap_at.is_not(None), attempts.c.gap_at >= since).limit(1)
-    return connection.execute(query).first() is not None
+    return any(_newest_gap(connection, gate) >= since for gate in Gate)
 
 
 def knows_fence(connection: Connection, fence: str) -> bool:
@@ -46,7 +45,14 @@ def is_attempt(connection: Connection, attempt_id: str) -> bool:
 
 def newest_gap(connection: Connection) -> int:
     """When the newest gap was entered (microseconds UTC); 0 where none was."""
-    return connection.execute(select(func.max(attempts.c.gap_at))).scalar_one() or 0
+    return max(0, *(_newest_gap(connection, gate) for gate in Gate))
+
+
+def _newest_gap(connection: Connection, gate: Gate) -> int:
+    """Of one gate, by which the index is ordered; -1 where none was."""
+    query = select(attempts.c.gap_at).where(attempts.c.gate == gate.value, attempts.c.gap_at.is_not(None))
+    found: int | None = connection.execute(query.order_by(attempts.c.gap_at.desc()).limit(1)).scalar_one_or_none()
+    return -1 if found is None else found
 
 
 def unknown_gaps(connection: Connection, attempt_ids: Sequence[str]) -> list[str]:
@@ -60,12 +66,24 @@ def unknown_gaps(connection: Connection, attempt_ids: Sequence[str]) -> list[str
     return unknown
 
 
-def newest_accepted(connection: Connection, since: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An attempt, and the draft that left by it."""
+
+    attempt: str
+    draft: str
+
+
+def newest_accepted(connection: Connection, since: int) -> list[Left]:
     """The newest attempts that the relay accepted, entered since an instant."""
-    query = (
-        select(attempts.c.id)
-        .where(attempts.c.outcome == Outcome.ACCEPTED.value, attempts.c.gap_at >= since)
-        .order_by(attempts.c.id.desc())
-        .limit(NEWEST)
-    )
-    return list(connection.execute(query).scalars())
+    found: list[tuple[int, str, str]] = []
+    for gate in Gate:  # the index is ordered by it first
+        query = (
+            select(attempts.c.gap_at, attempts.c.id, attempts.c.draft_id)
+            .where(attempts.c.gate == gate.value, attempts.c.gap_at.is_not(None), attempts.c.gap_at >= since)
+            .where(attempts.c.outcome == Outcome.ACCEPTED.value)
+            .order_by(attempts.c.gap_at.desc())
+            .limit(NEWEST)
+        )
+        found += [(row.gap_at, row.id, row.draft_id) for row in connection.execute(query)]
+    return [Left(attempt_id, draft_id) for _, attempt_id, draft_id in sorted(found, reverse=True)[:NEWEST]]

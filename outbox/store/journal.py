@@ -7,17 +7,21 @@ that a row changed, taken out or put elsewhere is found by whoever holds the key
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, select
 
-from outbox.core.canonical import VERSION, encode
+from outbox.core.canonical import VERSION, quoted, quoted_or_null
 from outbox.core.lifecycle import Room
 from outbox.core.signing import KeyRing, Purpose
+from outbox.store.prepared import Prepared, Value
 from outbox.store.schema import journal
 
 GENESIS = bytes(32)
+_INSERT = Prepared(
+    insert(journal), "writer", "seq", "at", "action", "draft_id", "attempt_id", "detail", "key_id", "mac"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +38,37 @@ class Entry:
 
     def canonical(self, previous: bytes) -> bytes:
         """The bytes under this row's MAC; `previous` is the MAC of the row before it, or GENESIS."""
-        return encode(
-            {
-                "version": VERSION,
-                "writer": self.writer,
-                "seq": self.seq,
-                "at": self.at,
-                "action": self.action,
-                "draft": self.draft_id,
-                "attempt": self.attempt_id,
-                "detail": self.detail,
-                "previous": previous.hex(),
-            }
-        )
+        columns = (self.writer, self.seq, self.at, self.action, self.draft_id, self.attempt_id, self.detail)
+        return _canonical(columns, previous)
+
+
+_Columns = tuple[str, int, int, str, str | None, str | None, str]  # in the order in which they are stored
+
+
+def _canonical(columns: _Columns, previous: bytes) -> bytes:
+    """RFC 8785 bytes, its names in their order; a test holds them against `core.canonical.encode`."""
+    writer, seq, at, action, draft_id, attempt_id, detail = columns
+    text = (
+        f'{{"action":{quoted(action)},"at":{at},"attempt":{quoted_or_null(attempt_id)},"detail":{quoted(detail)},'
+        f'"draft":{quoted_or_null(draft_id)},"previous":"{previous.hex()}","seq":{seq},"version":{VERSION},'
+        f'"writer":{quoted(writer)}}}'
+    )
+    return text.encode("utf-8", "surrogatepass")  # which no MAC of ours is over
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What happened, to which draft under which attempt; `detail` as JSON."""
+
+    action: str
+    draft_id: str | None = None
+    attempt_id: str | None = None
+    detail: str = "{}"
+
+
+def detail_text(detail: Mapping[str, str | int | None]) -> str:
+    """The detail column: JSON, its keys in order."""
+    return json.dumps(detail, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(slots=True)
@@ -58,6 +80,7 @@ class Chain:
     ring: KeyRing
     seq: int = 0
     head: bytes = GENESIS
+    _unwritten: list[tuple[Value, ...]] = field(default_factory=list)
 
     @property
     def writer(self) -> str:
@@ -66,6 +89,7 @@ class Chain:
 
     def resume(self, connection: Connection) -> None:
         """Find the head again in the journal, after a COMMIT whose fate is not known."""
+        self._unwritten.clear()
         newest = connection.execute(
             select(journal.c.seq, journal.c.mac)
             .where(journal.c.writer == self.writer)
@@ -74,31 +98,27 @@ class Chain:
         ).one_or_none()
         self.seq, self.head = (newest.seq, newest.mac) if newest is not None else (0, GENESIS)
 
-    def append(
-        self,
-        connection: Connection,
-        action: str,
-        *,
-        now: int,
-        draft_id: str | None = None,
-        attempt_id: str | None = None,
-        detail: Mapping[str, str | int | None] | None = None,
-    ) -> None:
-        """Write the next row of this chain."""
-        facts = json.dumps(detail or {}, sort_keys=True, separators=(",", ":"))
-        entry = Entry(self.writer, self.seq + 1, now, action, draft_id, attempt_id, facts)
-        signature = self.ring.sign(Purpose.JOURNAL, entry.canonical(self.head))
-        connection.execute(
-            insert(journal).values(
-                writer=entry.writer,
-                seq=entry.seq,
-                at=entry.at,
-                action=entry.action,
-                draft_id=entry.draft_id,
-                attempt_id=entry.attempt_id,
-                detail=entry.detail,
-                key_id=signature.key_id,
-                mac=signature.octets,
-            )
-        )
-        self.seq, self.head = entry.seq, signature.octets
+    def append(self, facts: Sequence[Fact], *, now: int) -> None:
+        """Take the next rows of this chain; `write` stores them."""
+        writer, rows = self.writer, self._unwritten
+        for fact in facts:
+            columns = (writer, self.seq + 1, now, fact.action, fact.draft_id, fact.attempt_id, fact.detail)
+            signature = self.ring.sign(Purpose.JOURNAL, _canonical(columns, self.head))
+            rows.append((*columns, signature.key_id, signature.octets))
+            self.seq, self.head = self.seq + 1, signature.octets
+
+    def write(self, connection: Connection) -> None:
+        """Store what was appended, in one statement."""
+        rows, self._unwritten = self._unwritten, []
+        if rows:
+            _INSERT.many(connection, rows)
+
+    @property
+    def mark(self) -> tuple[int, bytes, int]:
+        """Where it stands, for `go_back`."""
+        return self.seq, self.head, len(self._unwritten)
+
+    def go_back(self, mark: tuple[int, bytes, int]) -> None:
+        """Forget what was appended since, where a transaction or a part of it is undone."""
+        self.seq, self.head, count = mark
+        del self._unwritten[count:]

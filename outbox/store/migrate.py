@@ -9,7 +9,9 @@ from alembic.config import Config
 from alembic.util import CommandError
 
 from outbox.core.errors import Code, ConfigError
+from outbox.store.dialect import PATIENT
 from outbox.store.engine import Database, translated
+from outbox.store.roles import role_statements
 from outbox.store.schema import REVISION
 
 
@@ -31,14 +33,21 @@ def _config() -> Config:
 def upgrade(database: Database) -> str:
     """Bring the database to REVISION and return that; each migration is one transaction."""
     config = _config()
-    with translated(database.path), database.writer.connect() as connection:
+    with translated(database.name), database.writer.connect().execution_options(**{PATIENT: True}) as connection:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, REVISION)
         except CommandError as error:
             raise ConfigError(
                 Code.DATABASE_REVISION,
-                f"{database.path} cannot be brought to revision {REVISION}: {error}",
+                f"{database.name} cannot be brought to revision {REVISION}: {error}",
                 field="database.url",
             ) from error
     return REVISION
+
+
+def apply_roles(database: Database) -> None:
+    """Make the rooms' roles on a server, and give each what is its own; as the owner of the tables, in one go."""
+    with translated(database.name), database.writer.begin() as connection:
+        for statement in role_statements():
+            connection.exec_driver_sql(statement)

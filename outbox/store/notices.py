@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sqlalchemy import insert
-from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.grant import Request
 from outbox.core.lifecycle import State, Verb
 from outbox.core.signed import SignedDraft
+from outbox.store.dialect import announce, insert_or_ignore
 from outbox.store.rows import signed_columns
 from outbox.store.schema import drafts, messages, requests, tellings
 from outbox.store.writer import Transaction
@@ -17,6 +17,7 @@ def insert_system(tx: Transaction, signed: SignedDraft, *, now: int) -> None:
     """Insert a system draft, born approved."""
     tx.connection.execute(insert(drafts).values(**signed_columns(signed), state=State.APPROVED.value, not_before=now))
     tx.connection.execute(insert(messages).values(draft_id=signed.draft.id, octets=signed.draft.message))
+    announce(tx.connection)
     tx.journal(
         Verb.INSERT.value,
         now=now,
@@ -41,9 +42,7 @@ def insert_request(tx: Transaction, request: Request, carrier: SignedDraft, *, a
         )
     )
     tx.connection.execute(
-        insert_or_not(tellings)
-        .values(draft_id=request.draft_id, approver=request.approver, request_id=request.id)
-        .on_conflict_do_nothing()
+        insert_or_ignore(tellings).values(draft_id=request.draft_id, approver=request.approver, request_id=request.id)
     )
     tx.journal(
         "ask",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, exists, not_, select, update
 
 from outbox.core.errors import Code, StateRefused
+from outbox.store.prepared import Prepared
 from outbox.store.schema import pause
 from outbox.store.writer import Transaction
 
@@ -25,10 +26,14 @@ def unpaused() -> ColumnElement[bool]:
     return not_(exists().where(pause.c.id == 1, pause.c.paused_at.is_not(None)))
 
 
+_STANDING = Prepared(select(pause.c.paused_at, pause.c.reason, pause.c.paused_by).where(pause.c.paused_at.is_not(None)))
+
+
 def standing_pause(connection: Connection) -> Pause | None:
     """The pause, if there is one."""
-    row = connection.execute(select(pause).where(pause.c.paused_at.is_not(None))).one_or_none()
-    return Pause(row.paused_at, row.reason, row.paused_by) if row is not None else None
+    for row in _STANDING.rows(connection):
+        return Pause(row.paused_at, row.reason, row.paused_by)
+    return None
 
 
 def pause_if_running(tx: Transaction, *, reason: str, by: str, now: int) -> None:

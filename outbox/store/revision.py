@@ -8,9 +8,10 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex
 
-from outbox.core.errors import Code, ConfigError, Unavailable
+from outbox.core.errors import Code, Unavailable
 from outbox.store.engine import Database
-from outbox.store.schema import REVISION, metadata
+from outbox.store.looking import REVISION, other_revision
+from outbox.store.schema import metadata
 from outbox.store.triggers import TRIGGERS
 
 
@@ -24,31 +25,29 @@ def current(database: Database) -> str | None:
 
 def refuse_other_revision(database: Database) -> None:
     """Raise ConfigError unless the database is at REVISION."""
-    found, wanted = current(database), REVISION
-    if found != wanted:
-        raise ConfigError(
-            Code.DATABASE_REVISION,
-            f"{database.path} is at revision {found or 'none'}, this outbox works with {wanted}; "
-            "back it up, then run `outbox db upgrade`",
-            field="database.url",
-        )
+    if (found := current(database)) != REVISION:
+        raise other_revision(database.name, found)
 
 
 def refuse_altered(database: Database) -> None:
-    """Raise Unavailable unless triggers and indexes are word for word what the migrations made."""
+    """Raise Unavailable unless triggers, indexes and whatever else guards rows are what the migrations made."""
     with database.reading() as connection:
-        found = guards(connection)
-    expected = expected_guards()
+        if database.is_server:
+            from outbox.store.made import expected_in_server, found_in_server
+
+            found, expected = found_in_server(connection), expected_in_server()
+        else:
+            found, expected = guards(connection), expected_guards()
     altered = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     if altered:
         raise Unavailable(
             Code.DATABASE_ALTERED,
-            f"{database.path}: {', '.join(altered)} is not what the migrations made; restore a backup or ask why",
+            f"{database.name}: {', '.join(altered)} is not what the migrations made; restore a backup or ask why",
         )
 
 
 def guards(connection: Connection) -> dict[str, str]:
-    """Name and text of every trigger and index in the database, white space folded."""
+    """Name and text of every trigger and index in a SQLite file, white space folded."""
     rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type IN ('trigger', 'index')"))
     return {name: _folded(sql) for name, sql in rows if sql is not None}
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, select
 
 from outbox.core.canonical import encode, envelope_fields, thread_fields
 from outbox.core.draft import Draft, Envelope, Thread
 from outbox.core.errors import Code, DraftUnknown, VerificationFailed
 from outbox.core.grant import Channel, Grant, Request
+from outbox.core.lifecycle import FINAL
 from outbox.core.signed import SignedDraft
 from outbox.core.signing import Signature
 from outbox.store.schema import drafts, grants, messages, requests, resubmissions
@@ -65,23 +68,35 @@ def parse_thread(stored: str) -> Thread:
 
 def load_draft(connection: Connection, draft_id: str) -> SignedDraft:
     """One draft with its octets. Raises DraftUnknown, or VerificationFailed where it cannot be read."""
-    row = connection.execute(
+    row = connection.execute(signed_rows().where(drafts.c.id == draft_id)).one_or_none()
+    if row is None:
+        raise DraftUnknown(Code.DRAFT_UNKNOWN, f"there is no draft {draft_id}")
+    if row.octets is None and row.state in FINAL:
+        words = f"draft {draft_id}: its octets were pruned; an archive of `outbox prune` has them, if one was named"
+        raise VerificationFailed(Code.OCTETS_PRUNED, words)
+    return signed_of_row(row)
+
+
+def signed_rows() -> Select[Any]:
+    """Drafts with their octets, as `signed_of_row` takes them."""
+    return (
         select(drafts, messages.c.octets, resubmissions.c.reason.label("resubmitted"))
         .outerjoin(messages, messages.c.draft_id == drafts.c.id)
         .outerjoin(resubmissions, resubmissions.c.draft_id == drafts.c.id)
-        .where(drafts.c.id == draft_id)
-    ).one_or_none()
-    if row is None:
-        raise DraftUnknown(Code.DRAFT_UNKNOWN, f"there is no draft {draft_id}")
+    )
+
+
+def signed_of_row(row: Row[Any]) -> SignedDraft:
+    """The draft that a row holds. Raises VerificationFailed where it cannot be read."""
     try:
         return _signed(row)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VerificationFailed(
-            Code.ROW_UNREADABLE, f"draft {draft_id}: its row cannot be read; it is not what was written"
+            Code.ROW_UNREADABLE, f"draft {row.id}: its row cannot be read; it is not what was written"
         ) from error
 
 
-def _signed(row: Row[tuple[object, ...]]) -> SignedDraft:
+def _signed(row: Row[Any]) -> SignedDraft:
     draft = Draft(
         id=row.id,
         kind=row.kind,
@@ -100,6 +115,11 @@ def _signed(row: Row[tuple[object, ...]]) -> SignedDraft:
 def load_grants(connection: Connection, draft_id: str) -> list[tuple[Grant, Signature]]:
     """Every grant stored for a draft. Raises VerificationFailed where one cannot be read."""
     rows = connection.execute(select(grants).where(grants.c.draft_id == draft_id).order_by(grants.c.at)).all()
+    return grants_of_rows(draft_id, rows)
+
+
+def grants_of_rows(draft_id: str, rows: Sequence[Row[Any]]) -> list[tuple[Grant, Signature]]:
+    """The grants of a draft that rows hold. Raises VerificationFailed where one cannot be read."""
     try:
         return [
             (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, exists, insert, not_, select, text, update
@@ -79,7 +80,7 @@ def held(connection: Connection, draft_id: str | None = None) -> list[Held]:
         select(drafts.c.kind, attempts, workers.c.host, workers.c.pid)
         .add_columns(workers.c.started_at.label("worker_started_at"), workers.c.ended_at.label("worker_ended_at"))
         .select_from(drafts.join(attempts, attempts.c.id == drafts.c.attempt_id).join(workers))
-        .where(text("drafts.state = 'executing'"))
+        .where(drafts.c.id.in_(text("SELECT id FROM drafts WHERE state = 'executing'")))
         .order_by(attempts.c.started_at, attempts.c.id)
     )
     if draft_id is not None:
@@ -108,12 +109,12 @@ def held(connection: Connection, draft_id: str | None = None) -> list[Held]:
     ]
 
 
-def settlement_of(connection: Connection, draft_id: str) -> SettlementView | None:
-    """The newest settlement of a draft."""
-    row = connection.execute(
-        select(settlements).where(settlements.c.draft_id == draft_id).order_by(settlements.c.at.desc()).limit(1)
-    ).one_or_none()
-    return SettlementView(row.settled_as, row.settled_by, row.note, row.at) if row is not None else None
+def newest_settlements(connection: Connection, draft_ids: Sequence[str]) -> dict[str, SettlementView]:
+    """The newest settlement of each of these drafts that has one."""
+    rows = connection.execute(
+        select(settlements).where(settlements.c.draft_id.in_(draft_ids)).order_by(settlements.c.at)
+    )
+    return {row.draft_id: SettlementView(row.settled_as, row.settled_by, row.note, row.at) for row in rows}
 
 
 def settle_sent_if_held(tx: Transaction, row: Held, settlement: Settlement, *, now: int) -> None:
@@ -258,9 +259,8 @@ def cancel_restored(tx: Transaction, draft_id: str, state: State, why: str, *, n
 
 def waiting(connection: Connection) -> list[tuple[str, str, State]]:
     """Id, kind and state of every draft that is pending or approved, the outbox's own too."""
-    query = select(drafts.c.id, drafts.c.kind, drafts.c.state).order_by(drafts.c.id)
-    rows = connection.execute(query.where(text("drafts.state IN ('pending', 'approved')")))
-    return [(row.id, row.kind, State(row.state)) for row in rows]
+    query = select(drafts.c.id, drafts.c.kind, drafts.c.state).where(text("drafts.state IN ('pending', 'approved')"))
+    return sorted((row.id, row.kind, State(row.state)) for row in connection.execute(query))
 
 
 def refuse_unexecuting(draft_id: str) -> StateRefused:

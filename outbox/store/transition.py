@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, ScalarSelect, update
+from collections.abc import Sequence
+from functools import cache
+
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, update
 
 from outbox.core.errors import Code, StateRefused
 from outbox.core.lifecycle import State, Verb, edge_from
+from outbox.store.journal import Fact, detail_text
+from outbox.store.prepared import Prepared
 from outbox.store.schema import drafts
 from outbox.store.writer import Transaction
 
@@ -32,8 +37,7 @@ def move(
     Raises LostRace where any guard does not hold.
     """
     edge = edge_from(source, verb)
-    if tx.room not in edge.rooms:
-        raise AssertionError(f"the {tx.room} may not {verb} a draft that is {source}")
+    _refuse_stranger(tx, source, verb)
     if source is State.EXECUTING and holder is None:
         raise AssertionError("from the claim on, a transition names its attempt")
     values = {"state": edge.target.value, **changes}
@@ -58,3 +62,32 @@ def move(
         detail={"from": source.value, "to": edge.target.value, "code": error[0].value if error else None},
     )
     return str(moved.id)
+
+
+def move_many(tx: Transaction, verb: Verb, held: Sequence[tuple[str, str]], *, source: State, now: int) -> None:
+    """Move many drafts, each named with its attempt, along the edge (source, verb), journalled: all of them or none.
+
+    From approved the attempt becomes what holds the draft; from executing it has to be. Raises LostRace where any draft
+    is not there.
+    """
+    _refuse_stranger(tx, source, verb)
+    if _many(source, verb).many(tx.connection, held) != len(held):
+        raise LostRace(Code.STATE_CONFLICT, f"a draft is not {source} any more, or its time is past")
+    detail = detail_text({"from": source.value, "to": edge_from(source, verb).target.value, "code": None})
+    tx.journal_many([Fact(verb.value, draft_id, attempt_id, detail) for draft_id, attempt_id in held], now=now)
+
+
+@cache
+def _many(source: State, verb: Verb) -> Prepared:
+    statement = update(drafts).where(drafts.c.id == bindparam("draft"), drafts.c.state == source.value)
+    target = edge_from(source, verb).target.value
+    if source is State.EXECUTING:
+        statement = statement.where(drafts.c.attempt_id == bindparam("attempt")).values(state=target)
+    else:
+        statement = statement.values(state=target, attempt_id=bindparam("attempt"))
+    return Prepared(statement, "draft", "attempt")
+
+
+def _refuse_stranger(tx: Transaction, source: State, verb: Verb) -> None:
+    if tx.room not in edge_from(source, verb).rooms:
+        raise AssertionError(f"the {tx.room} may not {verb} a draft that is {source}")

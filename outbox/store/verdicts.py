@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, insert, not_, or_, select, text, update
-from sqlalchemy.dialects.sqlite import insert as insert_or_not
 
 from outbox.core.canonical import sha256
 from outbox.core.errors import Code, DraftUnknown, StateRefused
 from outbox.core.grant import Channel, Grant, Request
 from outbox.core.lifecycle import State, Verb
 from outbox.core.signing import Signature
+from outbox.store.dialect import announce, insert_or_ignore
 from outbox.store.schema import (
     codes,
     drafts,
@@ -27,6 +27,12 @@ from outbox.store.schema import (
 )
 from outbox.store.transition import move
 from outbox.store.writer import Transaction
+
+# Literal, and each with a query of its own, so that SQLite sees that the partial indexes apply.
+_LIVE = text(
+    "drafts.id IN (SELECT id FROM drafts WHERE state IN ('pending', 'approved')"
+    " UNION ALL SELECT id FROM drafts WHERE state = 'executing')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def insert_reply_once(tx: Transaction, record: ReplyRecord) -> None:
     )
     if record.signatures:
         tx.connection.execute(
-            insert_or_not(seen_signatures).on_conflict_do_nothing(),
+            insert_or_ignore(seen_signatures),
             [{"digest": digest, "reply_id": record.id} for digest in record.signatures],
         )
     tx.journal(
@@ -120,6 +126,7 @@ def approve_if_pending(tx: Transaction, grant: Grant, signature: Signature, *, n
         guards=(drafts.c.expires_at > now, drafts.c.digest == grant.digest),
         not_before=now,
     )
+    announce(tx.connection)
     tx.journal(
         "grant",
         now=now,
@@ -196,7 +203,7 @@ def other_open_requests(connection: Connection, request: Request, *, now: int) -
     query = (
         select(requests.c.id)
         .join(drafts, drafts.c.id == requests.c.draft_id)
-        .where(text("drafts.state IN ('pending', 'approved', 'executing')"), requests.c.expires_at > now, not_(same))
+        .where(_LIVE, requests.c.expires_at > now, not_(same))
     )
     return list(connection.execute(query).scalars())
 
@@ -204,10 +211,7 @@ def other_open_requests(connection: Connection, request: Request, *, now: int) -
 def use_code_once(tx: Transaction, approver: str, step: int, reply_id: str) -> None:
     """Take a one-time code. Raises StateRefused where it was used before."""
     taken = tx.connection.execute(
-        insert_or_not(codes)
-        .values(approver=approver, step=step, reply_id=reply_id)
-        .on_conflict_do_nothing()
-        .returning(codes.c.step)
+        insert_or_ignore(codes).values(approver=approver, step=step, reply_id=reply_id).returning(codes.c.step)
     ).one_or_none()
     if taken is None:
         raise StateRefused(
@@ -218,9 +222,7 @@ def use_code_once(tx: Transaction, approver: str, step: int, reply_id: str) -> N
 def spoil_codes(tx: Transaction, approver: str, steps: Iterable[int], reply_id: str) -> None:
     """Take one-time codes that stood in a reply and were not used by it: whoever has read it knows them."""
     for step in steps:
-        tx.connection.execute(
-            insert_or_not(codes).values(approver=approver, step=step, reply_id=reply_id).on_conflict_do_nothing()
-        )
+        tx.connection.execute(insert_or_ignore(codes).values(approver=approver, step=step, reply_id=reply_id))
 
 
 def insert_wrong_code(tx: Transaction, reply_id: str, draft_id: str, approver: str) -> None:

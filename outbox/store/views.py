@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, not_, or_, select, text
 
 from outbox.core.draft import Envelope
 from outbox.core.errors import Code, DraftUnknown, VerificationFailed
-from outbox.core.lifecycle import SYSTEM_KIND, State
+from outbox.core.lifecycle import FINAL, SYSTEM_KIND, State
 from outbox.store.rows import parse_envelope
 from outbox.store.schema import (
+    ENDED_UNSENT,
     MOST_ASKS,
     attempts,
     drafts,
@@ -26,9 +28,18 @@ from outbox.store.schema import (
     seen_signatures,
     tellings,
 )
-from outbox.store.settlements import SettlementView, settlement_of
+from outbox.store.settlements import SettlementView, newest_settlements
 
 MOST_LETTERS = 50
+_AT_ONCE = 500  # drafts in one statement
+_LIVE_IDS = {
+    State.PENDING: text("SELECT id FROM drafts WHERE state = 'pending'"),
+    State.APPROVED: text(
+        "SELECT id FROM drafts WHERE state = 'approved' AND kind <> 'system'"
+        " UNION ALL SELECT id FROM drafts WHERE state = 'approved' AND kind = 'system'"
+    ),
+    State.EXECUTING: text("SELECT id FROM drafts WHERE state = 'executing'"),
+}
 _NOT_THROUGH = [state.value for state in (State.FAILED, State.EXPIRED, State.CANCELLED)]
 
 
@@ -154,13 +165,26 @@ def list_drafts(
 ) -> list[DraftView]:
     """Drafts, the oldest first; `after` is the id of the last one seen."""
     query = select(drafts).order_by(drafts.c.id).limit(limit)
-    if states:
-        query = query.where(drafts.c.state.in_([state.value for state in states]))
     if not system:
         query = query.where(drafts.c.kind != SYSTEM_KIND)
     if after is not None:
         query = query.where(drafts.c.id > after)
-    return [_draft_view(connection, row) for row in connection.execute(query).all()]
+    if not states:
+        rows = list(connection.execute(query).all())
+    else:
+        found = [row for state in set(states) for row in connection.execute(query.where(_of_state(state))).all()]
+        rows = sorted(found, key=lambda row: str(row.id))[:limit]
+    parts = (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE))
+    return [view for part in parts for view in _draft_views(connection, part)]
+
+
+def _of_state(state: State) -> ColumnElement[bool]:
+    """In words of a partial index, but for the usual end: a page does not read all of history to find few."""
+    if state is State.COMPLETED:
+        return drafts.c.state == state.value
+    if state in FINAL:
+        return and_(text(ENDED_UNSENT), drafts.c.state == state.value)
+    return drafts.c.id.in_(_LIVE_IDS[state])
 
 
 def story(connection: Connection, draft_id: str) -> Story:
@@ -174,38 +198,52 @@ def story(connection: Connection, draft_id: str) -> Story:
     tried = connection.execute(
         select(attempts).where(attempts.c.draft_id == draft_id).order_by(attempts.c.started_at)
     ).all()
+    (draft,) = _draft_views(connection, [row])
     return Story(
-        _draft_view(connection, row),
+        draft,
         tuple(RequestView(one.approver, one.carrier_id, one.created_at) for one in asked),
         tuple(_attempt_view(connection, one) for one in tried),
     )
 
 
-def _draft_view(connection: Connection, row: Row[tuple[object, ...]]) -> DraftView:
-    granted = connection.execute(select(grants).where(grants.c.draft_id == row.id).order_by(grants.c.at)).all()
-    rejected = connection.execute(select(rejections).where(rejections.c.draft_id == row.id)).one_or_none()
-    again = select(resubmissions.c.reason).where(resubmissions.c.draft_id == row.id)
-    return DraftView(
-        id=row.id,
-        kind=row.kind,
-        agent=row.agent,
-        state=_state(row.state, row.id),
-        envelope=_shown_envelope(row.envelope),
-        subject=row.subject,
-        digest=row.digest,
-        fingerprint=row.fingerprint,
-        message_id=row.message_id,
-        about=row.about,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        not_before=row.not_before,
-        stop_asked_at=row.stop_asked_at,
-        error=(row.error_code, row.error_message) if row.error_code is not None else None,
-        rejection=RejectionView(rejected.approver, rejected.reason, rejected.at) if rejected else None,
-        settlement=settlement_of(connection, row.id),
-        grants=tuple(GrantView(one.approver, one.channel, one.at, one.expires_at) for one in granted),
-        resubmitted=connection.execute(again).scalar_one_or_none(),
-    )
+def _draft_views(connection: Connection, rows: Sequence[Row[tuple[object, ...]]]) -> list[DraftView]:
+    ids = [row.id for row in rows]
+    granted: dict[str, list[GrantView]] = defaultdict(list)
+    for one in connection.execute(select(grants).where(grants.c.draft_id.in_(ids)).order_by(grants.c.at)):
+        granted[one.draft_id].append(GrantView(one.approver, one.channel, one.at, one.expires_at))
+    rejected = {
+        one.draft_id: RejectionView(one.approver, one.reason, one.at)
+        for one in connection.execute(select(rejections).where(rejections.c.draft_id.in_(ids)))
+    }
+    again = {
+        one.draft_id: one.reason
+        for one in connection.execute(select(resubmissions).where(resubmissions.c.draft_id.in_(ids)))
+    }
+    settled = newest_settlements(connection, ids)
+    return [
+        DraftView(
+            id=row.id,
+            kind=row.kind,
+            agent=row.agent,
+            state=_state(row.state, row.id),
+            envelope=_shown_envelope(row.envelope),
+            subject=row.subject,
+            digest=row.digest,
+            fingerprint=row.fingerprint,
+            message_id=row.message_id,
+            about=row.about,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            not_before=row.not_before,
+            stop_asked_at=row.stop_asked_at,
+            error=(row.error_code, row.error_message) if row.error_code is not None else None,
+            rejection=rejected.get(row.id),
+            settlement=settled.get(row.id),
+            grants=tuple(granted[row.id]),
+            resubmitted=again.get(row.id),
+        )
+        for row in rows
+    ]
 
 
 def _state(stored: str, draft_id: str) -> State:
@@ -223,7 +261,8 @@ def _shown_envelope(stored: str) -> Envelope:
 
 
 def _attempt_view(connection: Connection, row: Row[tuple[object, ...]]) -> AttemptView:
-    heard = connection.execute(select(recipients).where(recipients.c.attempt_id == row.id)).all()
+    of_attempt = select(recipients).where(recipients.c.attempt_id == row.id).order_by(recipients.c.address)
+    heard = connection.execute(of_attempt).all()
     return AttemptView(
         id=row.id,
         worker_id=row.worker_id,

@@ -10,37 +10,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import select
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 
-from outbox.core.finding import printable
 from outbox.transport.outcome import Break, Reply
+from outbox.transport.replies import LONGEST_LINE, Lines
 
-_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
-_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:\s+|$)")
-_LONGEST_LINE = 4096  # RFC 5321 says 512; some relays explain themselves at length
-_MOST_LINES = 100
 _CHUNK = 64 * 1024
+_BUFFER = 16 * 1024  # asyncio would allocate 256 KiB for each reply
 _LONGEST_PATIENCE = 2**31 - 1  # milliseconds
+_LOOKS = 3  # at a socket that has something to read: TLS has records that are no words of the relay's
 
 
-class Dialogue(asyncio.Protocol):
-    """Writes commands, reads complete replies. Once broken it stays broken, with the reason.
+class Dialogue(asyncio.BufferedProtocol):
+    """Asks, and hears complete replies in the order of what was asked. Once broken it stays broken, with the reason.
 
-    What the relay's host does not acknowledge within `patience` seconds is not sent any more.
+    A reply that was not asked for breaks it; what was heard before that stands. What the relay's host does not
+    acknowledge within `patience` seconds is not sent any more.
     """
 
     def __init__(self, transport: asyncio.Transport, patience: float) -> None:
         self._transport = transport
-        self._buffer = b""
-        self._lines: list[tuple[int, str]] = []
-        self._replies: deque[Reply] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._part = b""
+        self._lines = Lines()
+        self._heard: deque[Reply] = deque()
+        self._outstanding = 0  # replies that were asked for and have not come
         self._broken: Break | None = None
-        self._heard = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._is_full = False  # whether there is something that the kernel has not taken yet
+        self._waiter: asyncio.Future[None] | None = None
+        self._due: float | None = None  # by the loop's clock
+        self._patience, self._words = 0.0, ""  # what to say when it is past
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: Callable[[], None] | None = None
+        self._readable = select.poll()
+        if transport.is_closing():  # and its socket may be gone
+            self._broken = Break("the relay closed the connection")
+            return
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         _buffer_nothing(transport)
         _give_up_after(transport, patience)
         _reset_at_close(transport, resets=True)
@@ -49,14 +60,26 @@ class Dialogue(asyncio.Protocol):
 
     # What asyncio calls
 
-    def data_received(self, data: bytes) -> None:
-        """Take in lines; a complete reply wakes whoever waits for it."""
-        self._buffer += data
-        while b"\n" in self._buffer and self._broken is None:
-            line, self._buffer = self._buffer.split(b"\n", 1)
-            self._take(line.removesuffix(b"\r"))
-        if len(self._buffer) > _LONGEST_LINE:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's
+        """Where to put what the relay says."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in lines; whoever waits is woken by the last reply that is due, or by one that may change his mind."""
+        if self._broken is not None:
+            return
+        data = self._part + self._buffer[:nbytes]
+        start, wakes = 0, False
+        while (end := data.find(b"\n", start)) >= 0 and self._broken is None:
+            wakes |= self._take(data[start:end].removesuffix(b"\r"))
+            start = end + 1
+        self._part = data[start:]
+        if len(self._part) > LONGEST_LINE:
             self._break("the relay sent an endless line")
+        elif not self._outstanding and (self._part or self._lines):
+            self._break("the relay spoke out of turn")
+        elif wakes:
+            self._wake()
 
     def eof_received(self) -> None:
         """The relay has closed its side."""
@@ -65,68 +88,88 @@ class Dialogue(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._break(f"the connection was lost ({exc or 'closed'})")
+        self._forget_time()
 
     def pause_writing(self) -> None:
         """There is something that the kernel has not taken yet."""
-        self._writable.clear()
+        self._is_full = True
 
     def resume_writing(self) -> None:
         """The kernel has taken everything."""
-        self._writable.set()
+        self._is_full = False
+        self._wake()
 
     # What the transaction calls
 
-    async def command(self, line: str, timeout: float) -> Reply | Break:
-        """Write one command and wait for its reply."""
-        if "\r" in line or "\n" in line:
-            raise AssertionError("a command is one line")
-        self._transport.write(line.encode() + b"\r\n")
-        return await self.reply(timeout)
+    def ask(self, commands: bytes, replies: int, timeout: float) -> None:
+        """Write commands that so many replies answer, each within `timeout` seconds of the one before it.
+
+        What the kernel does not take at once is written while replies are read (RFC 2920 3.1).
+        """
+        self._outstanding += replies
+        self._transport.write(commands)
+        self._expect(timeout, "no reply within")
+
+    async def hear(self) -> Reply | Break:
+        """The next complete reply to what was asked, or why there is none."""
+        while not self._heard:
+            if self._broken is not None:
+                return self._broken
+            await self._wait()
+        return self._heard.popleft()
 
     async def write(self, octets: bytes, timeout: float) -> Break | None:
         """Hand octets to the kernel, all of them, with progress within `timeout` seconds each 64 KiB."""
         for start in range(0, len(octets), _CHUNK):
             if self._broken is not None:
-                return self._broken
+                break
             self._transport.write(octets[start : start + _CHUNK])
-            try:
-                async with asyncio.timeout(timeout):  # wait_for can swallow a cancellation
-                    await self._writable.wait()
-            except TimeoutError:
-                return Break(f"the relay took nothing for {timeout:g} s")
+            if self._is_held_up():
+                self._expect(timeout, "the relay took nothing for")
+                while self._is_held_up():
+                    await self._wait()
+                self._due = None
         return self._broken
 
-    def write_dot(self) -> None:
+    def write_dot(self, timeout: float) -> None:
         """The octets that may hand the message over; the body before them ended with CRLF."""
-        self._transport.write(b".\r\n")
-
-    async def reply(self, timeout: float) -> Reply | Break:
-        """The next complete reply, or why there is none within `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                while not self._replies and self._broken is None:
-                    self._heard.clear()
-                    await self._heard.wait()
-        except TimeoutError:
-            return Break(f"no reply within {timeout:g} s")
-        if self._replies:
-            return self._replies.popleft()
-        return self._broken or Break("no reply")
+        self.ask(b".\r\n", 1, timeout)
 
     async def unsettled(self) -> Break | None:
         """Anything that came, or broke, without being asked for: looked at before the dot is written.
 
-        Two turns of the loop: the first polls the socket, the second runs what the poll found.
+        What the socket has to be read, the loop reads in two turns: the first polls it, the second runs what the poll
+        found.
         """
-        for _ in range(2):
+        for _ in range(_LOOKS):
+            if not self._has_something_to_read():
+                break
             await asyncio.sleep(0)
-        if self._broken is not None:
-            return self._broken
-        if self._replies:
-            return Break(f"the relay said {self._replies[0]} before the final dot")
-        if self._buffer or self._lines or self._transport.is_closing():
-            return Break("the relay spoke or closed before the final dot")
-        return None
+            await asyncio.sleep(0)
+        if self._broken is None and (self._transport.is_closing() or self._has_something_to_read()):
+            self._break("the relay spoke or closed before the final dot")
+        return self._broken
+
+    # What happens between two transactions
+
+    @property
+    def is_even(self) -> bool:
+        """Whether nothing is owed to either side, and the stream is open."""
+        return not (self._broken or self._outstanding or self._heard or self._transport.is_closing())
+
+    @property
+    def is_quiet(self) -> bool:
+        """The same, and nothing waits to be read."""
+        return self.is_even and not self._has_something_to_read()
+
+    def rest(self, seconds: float, ended: Callable[[], None]) -> None:
+        """Be left alone; `ended` is called, once, when that has lasted so long or the relay speaks or leaves."""
+        self._expect(seconds, "nothing was sent for")
+        self._ended = ended
+
+    def rise(self) -> None:
+        """Be used again."""
+        self._ended = self._due = None
 
     def quit(self) -> None:
         """Say goodbye and close at once: what was heard before must not get lost while an answer is awaited."""
@@ -134,31 +177,83 @@ class Dialogue(asyncio.Protocol):
             _reset_at_close(self._transport, resets=False)  # a reset would overtake the goodbye
             self._transport.write(b"QUIT\r\n")
             self._transport.close()
+        self.abort()
 
     def abort(self) -> None:
         """Drop the connection, and whatever is unwritten or, unless we said goodbye, unsent by the kernel."""
+        self._ended = None
+        self._forget_time()
         self._transport.abort()
 
-    def _take(self, line: bytes) -> None:
-        found = _LINE.fullmatch(line)
-        if found is None or len(line) > _LONGEST_LINE or len(self._lines) >= _MOST_LINES:
-            self._break(f"the relay said {line[:60]!r}, which is not SMTP")
-            return
-        code, text = int(found[1]), (found[3] or b"").decode("utf-8", "replace")
-        if self._lines and self._lines[-1][0] != code:
-            self._break("the relay changed its code in mid-reply")
-            return
-        self._lines.append((code, text))
-        if found[2] != b"-":
-            self._replies.append(_reply(self._lines))
-            self._lines = []
-            self._heard.set()
+    def _take(self, line: bytes) -> bool:
+        """Whether whoever waits has to know of what this line completes."""
+        taken = self._lines.take(line)
+        if taken is None:
+            return False
+        if isinstance(taken, Break):
+            self._break(taken.why)
+            return True
+        if not self._outstanding:
+            self._break(f"the relay said {taken} before it was asked")
+            return True
+        self._heard.append(taken)
+        self._outstanding -= 1
+        if not self._outstanding:
+            self._due = None
+            return True
+        self._due = self._loop.time() + self._patience
+        return taken.code >= 400
+
+    def _has_something_to_read(self) -> bool:
+        """Asked of the kernel: the descriptor is this connection's as long as nobody has said that it is lost."""
+        return self._broken is None and bool(self._readable.poll(0))
+
+    def _is_held_up(self) -> bool:
+        return self._is_full and self._broken is None
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _break(self, why: str) -> None:
         if self._broken is None:
             self._broken = Break(why)
-        self._heard.set()
-        self._writable.set()
+        self._wake()
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended()
+
+    def _expect(self, seconds: float, words: str) -> None:
+        """One timer a connection, which looks again when it was too early: most of what is expected comes."""
+        self._patience, self._words = seconds, words
+        self._due = due = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._look_at_the_time)
+
+    def _look_at_the_time(self) -> None:
+        self._timer = None
+        if self._due is None:
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._look_at_the_time)
+        else:
+            self._break(f"{self._words} {self._patience:g} s")
+
+    def _forget_time(self) -> None:
+        self._due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _buffer_nothing(transport: asyncio.Transport) -> None:
@@ -189,13 +284,3 @@ def _reset_at_close(transport: asyncio.Transport, *, resets: bool) -> None:
 def _set_option(transport: asyncio.Transport, level: int, name: int, value: int | bytes) -> None:
     with contextlib.suppress(OSError):  # it is closed already: nothing will be written to it
         transport.get_extra_info("socket").setsockopt(level, name, value)
-
-
-def _reply(lines: list[tuple[int, str]]) -> Reply:
-    enhanced = None
-    words = []
-    for _, text in lines:
-        found = _ENHANCED.match(text)
-        enhanced = enhanced or (found[1] if found else None)
-        words.append(text[found.end() :] if found else text)
-    return Reply(lines[0][0], enhanced, printable(" ".join(words)).strip()[:1000])

@@ -10,7 +10,7 @@ from typing import assert_never
 from outbox.agreement import disagreement
 from outbox.clock import Clock, new_id, wall
 from outbox.config import Settings
-from outbox.core.draft import DAY, MICROSECONDS
+from outbox.core.draft import DAY, MICROSECONDS, Envelope
 from outbox.core.errors import ConfigError, OutboxError
 from outbox.core.finding import Finding, failed, without_forms, without_secrets
 from outbox.core.lifecycle import Room
@@ -90,7 +90,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 def _ledger(settings: Settings) -> Finding:
     """Whether a worker would start with the ledger that is there, and this database."""
     try:
-        database = connect(settings.database_path)
+        database = connect(settings.database_place, Room.WORKER)
         try:
             why: OutboxError | None = disagreement(settings.state_dir, settings.record_ring("grant"), database)
         finally:
@@ -155,7 +155,7 @@ def _test(settings: Settings, relay: Relay, transport: SmtpTransport, now: int) 
     except OutboxError as error:
         return failed("relay-test", error, "mend that, and ask for the test again")
     octets = date_line(now) + signed.draft.message
-    outcome = asyncio.run(transport.send(signed.draft.envelope, octets, _enter_no_gap))
+    outcome = asyncio.run(_sent(transport, signed.draft.envelope, octets))
     return _tested(outcome, relay, operator=operator, sender=notice.sender)
 
 
@@ -163,6 +163,13 @@ def _notice(settings: Settings, relay: Relay, operator: str, *, expires_at: int)
     sender = settings.notice_sender
     text = _TEST.format(sender=sender, host=relay.host, port=relay.port)
     return Notice(sender, operator, "[outbox] test message", text, expires_at)
+
+
+async def _sent(transport: SmtpTransport, envelope: Envelope, octets: bytes) -> Outcome:
+    try:
+        return await transport.send(envelope, octets, _enter_no_gap)
+    finally:
+        await transport.close()
 
 
 async def _enter_no_gap() -> GapEntered:

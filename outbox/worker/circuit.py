@@ -14,7 +14,7 @@ class Circuit:
     def __init__(self) -> None:
         self._pause = FIRST_PAUSE
         self._open_until = float("-inf")
-        self._broken = False
+        self.is_broken = False  # whether the last attempt that told anything was refused so
 
     @property
     def is_open(self) -> bool:
@@ -24,10 +24,10 @@ class Circuit:
     def note(self, *, halted: bool) -> bool:
         """Take in how an attempt ended; True where this one opened the circuit, so that one alert is raised."""
         if not halted:
-            self._broken, self._pause, self._open_until = False, FIRST_PAUSE, float("-inf")
+            self.is_broken, self._pause, self._open_until = False, FIRST_PAUSE, float("-inf")
             return False
-        newly = not self._broken
-        self._broken = True
+        newly = not self.is_broken
+        self.is_broken = True
         self._open_until = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return newly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -63,21 +64,39 @@ def _report(stored: Stored, reply: Reply, heard: tuple[Heard, ...], queue_id: st
     return Report(stored, reply.code, reply.enhanced, reply.text, queue_id, each)
 
 
-def conclude(
-    tx: Transaction, claim: Claim, ended: Ended, *, not_before: int, now: int, may_expire: bool = True
-) -> tuple[Code, str] | None:
-    """Close the attempt and move its draft to where that puts it; returns what the operator is to be told, if anything.
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What is to be stored of an attempt: how it ended, and when its draft is due again if it is let go of.
 
-    Raises LostRace where the attempt is closed already.
+    A clock that is not believed ends nothing (`may_expire`).
     """
-    finish_if_open(tx, claim, ended.report, now=now)
-    outcome, error = ended.report.outcome, ended.error
-    if outcome is Stored.ACCEPTED:
-        complete_if_held(tx, claim, now=now)
-    elif error is None:
-        if release_if_held(tx, claim, not_before=not_before, now=now, may_expire=may_expire) is State.EXPIRED:
-            return never_left(claim.draft_id)
-    elif outcome is Stored.IN_DOUBT and not claim.is_system:
+
+    claim: Claim
+    ended: Ended
+    not_before: int
+    now: int
+    may_expire: bool = True
+
+
+def conclude(tx: Transaction, conclusions: Sequence[Conclusion]) -> list[tuple[Code, str] | None]:
+    """Close attempts and move their drafts to where that puts them; returns what the operator is to be told of each.
+
+    All of them or none: raises LostRace where an attempt is closed already.
+    """
+    now = max(one.now for one in conclusions)
+    finish_if_open(tx, [(one.claim, one.ended.report) for one in conclusions], now=now)
+    accepted = [one.claim for one in conclusions if one.ended.report.outcome is Stored.ACCEPTED]
+    if accepted:
+        complete_if_held(tx, accepted, now=now)
+    return [None if one.ended.report.outcome is Stored.ACCEPTED else _end_unsent(tx, one) for one in conclusions]
+
+
+def _end_unsent(tx: Transaction, one: Conclusion) -> tuple[Code, str] | None:
+    claim, now, outcome, error = one.claim, one.now, one.ended.report.outcome, one.ended.error
+    if error is None:
+        released = release_if_held(tx, claim, not_before=one.not_before, now=now, may_expire=one.may_expire)
+        return never_left(claim.draft_id) if released is State.EXPIRED else None
+    if outcome is Stored.IN_DOUBT and not claim.is_system:
         pass  # it stays executing, for a person to settle
     elif error[0] is Code.NON_DELEGABLE_KIND:
         refuse_if_held(tx, claim, message=error[1], now=now)

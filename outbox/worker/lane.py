@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,16 +21,17 @@ from outbox.core.notice import Filled, fill_token
 from outbox.core.signed import SignedDraft
 from outbox.ledger import Entered, Ledger
 from outbox.outage import Outage
-from outbox.store.claims import Claim, enter_gap_if_held
+from outbox.store.claims import Claim, enter_gaps_if_held
 from outbox.store.engine import Database
-from outbox.store.evidence import evidence_of, insert_evidence
+from outbox.store.evidence import insert_evidence
+from outbox.store.loading import Loaded, load_for_sending
 from outbox.store.open_attempts import attempts_made
-from outbox.store.rows import load_draft, load_grants
 from outbox.store.writer import Transaction, Writer
 from outbox.switches import Switches
 from outbox.transport.outcome import InDoubt
 from outbox.transport.smtp import GapEntered, GapRefused, SmtpTransport, boottime
-from outbox.worker.ending import Ended, conclude, ended_of, ledger_line, not_sent, without_words_of_tokens
+from outbox.worker.ending import Conclusion, Ended, conclude, ended_of, ledger_line, not_sent, without_words_of_tokens
+from outbox.worker.turn import Turn
 from outbox.worker.verification import Verifier
 
 log = logging.getLogger("outbox.worker")
@@ -47,6 +49,7 @@ class Lane:
         verifier: Verifier,
         database: Database,
         writer: Writer,
+        turn: Turn,
         ledger: Ledger,
         switches: Switches,
         alerts: Alerts,
@@ -59,14 +62,33 @@ class Lane:
         self._spare = () if archive is None else (archive,)
         self._return_path = return_path
         self._transport, self._verifier, self._database, self._writer = transport, verifier, database, writer
-        self._ledger, self._switches, self._watch = ledger, switches, watch
+        self._turn, self._ledger, self._switches, self._watch = turn, ledger, switches, watch
         self._alerts, self._retry, self._clock = alerts, retry, clock
 
-    async def attempt(self, claim: Claim) -> Ended:
-        """Verify, send, record. Whatever goes wrong, the row tells the truth about it."""
-        gap = _Gap(self._database, self._writer, self._switches, claim, self._clock)
+    def load(self, claims: Sequence[Claim]) -> dict[str, Loaded]:
+        """The rows and octets of what was claimed, read at one time, by draft id. Raises Unavailable."""
+        with self._database.reading() as connection:
+            loaded = load_for_sending(connection, [claim.draft_id for claim in claims])
+        self._ledger.catch_up()
+        return loaded
+
+    async def attempt(self, claim: Claim, loaded: Loaded | Unavailable, free: Callable[[Ended | None], None]) -> None:
+        """Verify, send, record. Whatever goes wrong, the row tells the truth about it.
+
+        `free` is called with how it ended, or None where that is not known, before that is stored: what is claimed in
+        its place is claimed together with that.
+        """
+        gap = _Gap(self._database, self._turn, self._switches, claim, self._clock)
+        ended = None
         try:
-            ended = await self._send(self._verified(claim, gap), claim, gap)
+            ended = await self._ended(claim, loaded, gap)
+        finally:
+            free(ended)
+        await self._record(claim, ended, gap)
+
+    async def _ended(self, claim: Claim, loaded: Loaded | Unavailable, gap: _Gap) -> Ended:
+        try:
+            ended = await self._send(self._verified(claim, loaded, gap), claim, gap)
         except (VerificationFailed, PolicyRefused) as refused:
             ended = not_sent(refused.message, (refused.code, refused.message))
         except OutboxError as error:
@@ -75,26 +97,23 @@ class Lane:
             log.exception("an attempt failed", extra={"action": "attempt", "draft": claim.draft_id})
             why = f"the worker failed at it: {type(error).__name__}"
             ended = ended_of(InDoubt(why)) if gap.entered else not_sent(why, (Code.WORKER_FAILED, why))
-        await self._record(claim, ended, gap)
         return replace(ended, halt=True) if gap.failed else ended
 
-    def _verified(self, claim: Claim, gap: _Gap) -> SignedDraft:
-        with self._database.reading() as connection:
-            signed = load_draft(connection, claim.draft_id)
-            grants = load_grants(connection, claim.draft_id)
-            proof = next((one for one in evidence_of(connection, claim.draft_id) if one.found), None)
+    def _verified(self, claim: Claim, loaded: Loaded | Unavailable, gap: _Gap) -> SignedDraft:
+        if isinstance(loaded, Unavailable):
+            raise loaded
+        signed, grants = loaded.draft(), loaded.grants()
         self._verifier.verify(signed, grants, now=self._clock())
-        self._ledger.catch_up()
         gone = self._ledger.possibly_sent(claim.draft_id)
         if gone is not None:
             raise VerificationFailed(
                 Code.POSSIBLY_SENT,
                 f"draft {claim.draft_id}: by the ledger attempt {gone.attempt} may have sent it; it was not sent again",
             )
-        if proof is not None:
+        if loaded.proof is not None:
             raise VerificationFailed(
                 Code.POSSIBLY_SENT,
-                f"draft {claim.draft_id} was sent, by {proof.source}: {proof.detail}; not sent again",
+                f"draft {claim.draft_id} was sent, by {loaded.proof[0]}: {loaded.proof[1]}; not sent again",
             )
         gap.digest, gap.grants = signed.digest, tuple(grant.id for grant, _ in grants)
         return signed
@@ -114,17 +133,13 @@ class Lane:
     async def _record(self, claim: Claim, ended: Ended, gap: _Gap) -> None:
         """Store how it ended; what was heard in the gap is put into the ledger first, should this process die now."""
         now = self._clock()
-        if gap.entered or gap.failed:  # else there is no line of it
-            await self._keep(claim, ended)
-
-        def store(tx: Transaction) -> tuple[Code, str] | None:
-            may_expire = self._watch.jumped() is None
-            return conclude(tx, claim, ended, not_before=now + self._pause(claim), now=now, may_expire=may_expire)
-
+        line = ledger_line(claim, ended) if gap.entered or gap.failed else None
         outage = Outage(self._alerts, self._clock, "worker")
         while True:
+            due = now if ended.report.outcome is Outcome.ACCEPTED else now + self._pause(claim)
+            may_expire = self._watch.jumped() is None
             try:
-                alert = await asyncio.wrap_future(self._writer.submit(store))
+                alert = await self._turn.ask(conclude, Conclusion(claim, ended, due, now, may_expire), first=line)
                 break
             except StateRefused as lost:
                 log.warning("%s", lost, extra={"action": "lost", "draft": claim.draft_id})
@@ -133,19 +148,15 @@ class Lane:
             except Unavailable as error:
                 if not self._writer.is_alive:  # it stays as it is in the row; whoever comes next looks after it
                     raise
+                line = None
                 await asyncio.to_thread(outage.failed, error)
                 await asyncio.sleep(max(_STORE_AGAIN, outage.pause))
-        await asyncio.to_thread(outage.worked)
+        if outage.words:
+            await asyncio.to_thread(outage.worked)
         log.info("%s", ended.report.text, extra={"action": ended.report.outcome.value, "draft": claim.draft_id})
         if alert is not None:
             tell = partial(self._alerts.tell, *alert, draft_id=claim.draft_id, by_mail=not claim.is_system)
             await asyncio.to_thread(tell)
-
-    async def _keep(self, claim: Claim, ended: Ended) -> None:
-        try:
-            await asyncio.to_thread(self._ledger.append, [ledger_line(claim, ended)])
-        except OutboxError as error:  # the database is told all the same
-            log.error("%s", error, extra={"action": "ledger", "draft": claim.draft_id})
 
     async def _keep_late(self, claim: Claim, ended: Ended) -> None:
         """What came after a person, or another worker, had closed the attempt is evidence, and somebody is told."""
@@ -170,18 +181,29 @@ class Lane:
 
     def _pause(self, claim: Claim) -> int:
         """Microseconds until the next try: by the number of tries, and a little more, drawn from the attempt's id."""
-        with self._database.reading() as connection:
-            made = attempts_made(connection, claim.draft_id)
+        try:
+            with self._database.reading() as connection:
+                made = attempts_made(connection, claim.draft_id)
+        except Unavailable:  # what was heard is kept all the same
+            made = len(self._retry)
         pause = self._retry[min(made, len(self._retry)) - 1] * MICROSECONDS
         drawn = int(claim.attempt_id[-8:], 16) / 0xFFFFFFFF
         return pause + int(pause * _JITTER * drawn)
 
 
+def _enter_gaps(tx: Transaction, entering: Sequence[tuple[Claim, bytes, int]]) -> list[float]:
+    """When it was asked for, by a clock that goes on while the machine sleeps, for each."""
+    before = boottime()
+    held = [(claim, wire_digest) for claim, wire_digest, _ in entering]
+    enter_gaps_if_held(tx, held, now=max(now for _, _, now in entering))
+    return [before] * len(entering)
+
+
 class _Gap:
     """The door between the message and its final dot, for one attempt."""
 
-    def __init__(self, database: Database, writer: Writer, switches: Switches, claim: Claim, clock: Clock) -> None:
-        self._database, self._writer, self._switches = database, writer, switches
+    def __init__(self, database: Database, turn: Turn, switches: Switches, claim: Claim, clock: Clock) -> None:
+        self._database, self._turn, self._switches = database, turn, switches
         self._claim, self._clock = claim, clock
         self.digest, self.wire_digest = b"", b""
         self.grants: tuple[str, ...] = ()
@@ -196,12 +218,6 @@ class _Gap:
         except Unavailable as error:
             return GapRefused(error.message)
         now = self._clock()
-
-        def work(tx: Transaction) -> float:
-            before = boottime()
-            enter_gap_if_held(tx, self._claim, wire_digest=self.wire_digest, now=now)
-            return before
-
         line = Entered(
             draft=self._claim.draft_id,
             attempt=self._claim.attempt_id,
@@ -211,7 +227,7 @@ class _Gap:
             at=now,
         )
         try:
-            at = await asyncio.wrap_future(self._writer.submit(work, then=line))
+            at = await self._turn.ask(_enter_gaps, (self._claim, self.wire_digest, now), then=line)
         except StateRefused as refused:
             return GapRefused(refused.message)
         except OutboxError as error:

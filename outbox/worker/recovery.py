@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,7 +34,7 @@ from outbox.store.open_attempts import (
     workers_not_ended,
 )
 from outbox.store.writer import Transaction, Writer
-from outbox.worker.ending import Ended, as_heard, conclude
+from outbox.worker.ending import Conclusion, Ended, as_heard, conclude
 
 MOST_DEATHS = 10  # of workers that held a draft, after which it has failed
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ class Recovery:
         self._state_dir, self._own_id = state_dir, own_id
         self._release_proven, self._retry, self._clock = release_proven, retry, clock
 
-    def recover(self, *, ended: str | None = None, under_way: Collection[str] = ()) -> None:
+    def recover(self, *, ended: str | None = None, under_way: Container[str] = ()) -> None:
         """Find dead workers, and let go of what they, or the worker `ended`, provably did not send.
 
         `under_way` are the attempts of this worker that it knows of: a claim whose COMMIT was stored although it
@@ -79,6 +79,10 @@ class Recovery:
             left = abandoned(connection)
             own = () if ended is not None else open_attempts_of(connection, self._own_id)
         lost = [one for one in own if one.attempt_id not in under_way and self._is_over(one)]
+        if lost:  # what ended since it was read is forgotten by its lane, and closed in its row
+            with self._database.reading() as connection:
+                still = {one.attempt_id: one for one in open_attempts_of(connection, self._own_id)}
+            lost = [still[one.attempt_id] for one in lost if one.attempt_id in still]
         for attempt in (*left, *lost):
             try:
                 self._look_after(attempt, stopped=attempt.worker_id == ended)
@@ -111,11 +115,11 @@ class Recovery:
 
     def _is_over(self, attempt: OpenAttempt) -> bool:
         """Of an attempt of this worker that no lane has: whether nothing more can come of it."""
-        return attempt.phase == Phase.CLAIMED or self._ledger.heard(attempt.attempt_id) is not None
+        return attempt.phase == Phase.CLAIMED or self._ledger.heard(attempt.attempt_id, attempt.draft_id) is not None
 
     def _look_after(self, attempt: OpenAttempt, *, stopped: bool) -> None:
-        heard = self._ledger.heard(attempt.attempt_id)
-        in_ledger = self._ledger.entered(attempt.attempt_id) is not None
+        heard = self._ledger.heard(attempt.attempt_id, attempt.draft_id)
+        in_ledger = self._ledger.entered(attempt.attempt_id, attempt.draft_id) is not None
         if attempt.phase == Phase.GAP and heard is not None:
             self._tell(attempt, self._run(lambda tx: self._store(tx, attempt, as_heard(heard))))
         elif attempt.phase == Phase.CLAIMED and not in_ledger:
@@ -134,7 +138,7 @@ class Recovery:
 
     def _store(self, tx: Transaction, attempt: OpenAttempt, ended: Ended) -> tuple[Code, str] | None:
         now = self._clock()
-        return conclude(tx, _claim(attempt), ended, not_before=now, now=now)
+        return conclude(tx, [Conclusion(_claim(attempt), ended, not_before=now, now=now)])[0]
 
     def _tell(self, attempt: OpenAttempt, alert: tuple[Code, str] | None) -> None:
         if alert is not None:
@@ -155,7 +159,7 @@ class Recovery:
 
     def _give_up(self, tx: Transaction, attempt: OpenAttempt) -> None:
         claim, now = _claim(attempt), self._clock()
-        finish_if_open(tx, claim, _DOUBTFUL, now=now)
+        finish_if_open(tx, [(claim, _DOUBTFUL)], now=now)
         fail_if_held(tx, claim, code=Code.IN_DOUBT, message=_DOUBTFUL.text, now=now)
 
     def _run(self, work: Callable[[Transaction], Result]) -> Result | None:

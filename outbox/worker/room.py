@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Collection, Coroutine
-from contextlib import ExitStack
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -19,35 +20,40 @@ from outbox.clock import Clock, ClockWatch, new_id, wall
 from outbox.config import Settings
 from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, ConfigError, OutboxError, StateRefused, TryLater, Unavailable
-from outbox.core.lifecycle import Gate, Outcome, Room
-from outbox.ledger import LedgerRefused
+from outbox.core.lifecycle import Gate, Room
+from outbox.ledger import Heard, LedgerRefused
 from outbox.lock import WorkerLock
 from outbox.outage import Outage
 from outbox.overdue import expire_overdue
 from outbox.sections import GateSettings
-from outbox.store.claims import Claim, Tripped, claim_if_cool, end_worker_once, insert_worker, is_due
+from outbox.store.changes import Changes
+from outbox.store.claims import Tripped, end_worker_once, insert_worker
 from outbox.store.engine import connect
 from outbox.store.heat import Heat
-from outbox.store.instants import newest_instant_of_workers
 from outbox.store.journal import Chain
-from outbox.store.pause import standing_pause
 from outbox.store.selftest import refuse_untrustworthy
-from outbox.store.writer import Writer
+from outbox.store.writer import Hooks, Writer
 from outbox.supervisor import StopSignals, Supervisor
 from outbox.switches import Switches
 from outbox.transport.outcome import NotSent
 from outbox.transport.smtp import SmtpTransport
 from outbox.worker.circuit import Circuit
-from outbox.worker.ending import Ended
+from outbox.worker.claiming import Claiming
+from outbox.worker.hold import Hold
 from outbox.worker.lane import Lane
 from outbox.worker.recovery import Recovery
 from outbox.worker.submission import relay_of
+from outbox.worker.turn import Turn
 from outbox.worker.verification import Verifier
 
 Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
-POLL = 0.25  # seconds between looks at the database
+POLL = 0.25  # seconds between looks at the database,
+GLANCE = 0.01  # and between glances at whether anybody else has written to it
+_BELIEVED = 1.0  # seconds for which claims go on while the loop itself is held up
+_REPORTED = 1.0  # seconds between reports of how many are being sent
 _SLICE = 1.0  # seconds between signs of life to the supervisor while stopping
+_IN_VAIN = 1.0  # seconds of rest that a drain does not wait for
 SWEEP = 10.0  # seconds between looks for dead workers and overdue drafts
 
 
@@ -57,17 +63,16 @@ class Worker:
     def __init__(self, settings: Settings, *, clock: Clock = wall, steady: Clock | None = None) -> None:
         relay = relay_of(settings)
         verifier = Verifier(*settings.rings(), settings.rules(), settings.approvers, settings.operators)
-        self._transport = SmtpTransport(relay)
+        self._transport = SmtpTransport(relay, lanes=settings.relay.lanes)
         self._has_login = bool(settings.relay.username) or settings.relay_security != "none"
         self._supervisor = Supervisor(settings.supervision)
-        self._clock, self._lanes, self._stop_timeout = clock, settings.relay.lanes, settings.worker.stop_timeout
+        self._clock, self._stop_timeout = clock, settings.worker.stop_timeout
         if self._stop_timeout < settings.relay.final_timeout:
             words = (
                 "worker.stop_timeout is shorter than relay.final_timeout: a stop may leave in doubt what is being sent"
             )
             log.warning(words, extra={"action": "stop-timeout"})
-        self._heats = (_heat(Gate.SYSTEM, settings.thermal.system), _heat(Gate.MAIL, settings.thermal))
-        self._database = connect(settings.database_path)
+        self._database = connect(settings.database_place, Room.WORKER)
         refuse_untrustworthy(self._database)
         self._id = new_id(clock())
         self._lock = WorkerLock(settings.state_dir, self._id)  # before the ledger: a fence looks for it
@@ -76,29 +81,56 @@ class Worker:
             self._ledger = open_ledger(settings.state_dir, settings.record_ring("grant"), self._database)
             unless_agreed.pop_all()
         chain = Chain(Room.WORKER, self._id, verifier.grant_ring)
-        self._writer = Writer(self._database, chain, self._ledger.append)
+        self._writer = Writer(self._database, chain, Hooks(self._keep_heard, self._ledger.append))
+        self._turn = Turn(self._writer)
         self._switches = Switches(settings.state_dir, by_environment=settings.is_paused)
         self._watch = ClockWatch(clock, steady)
-        self._held: TryLater | None = None  # why nothing is claimed, where a person or the clock says so
         self._alerts = Alerts(settings, Room.WORKER, verifier.grant_ring, self._writer, clock)
-        self._circuit = Circuit()
-        self._outage = Outage(self._alerts, clock, "worker")
-        self._tripped: set[str] = set()  # gates that the last look for a draft found open
-        self._lane = Lane(
+        self._circuit, self._outage = Circuit(), Outage(self._alerts, clock, "worker")
+        self._wake, self._changes = asyncio.Event(), Changes(self._database)
+        self._glancing: asyncio.TimerHandle
+        self._hold = Hold(self._database, self._switches, self._watch, self._changes)
+        self._reported, self._reported_at = "", float("-inf")
+        self._claiming = self._claiming_for(settings, self._lane_for(settings, verifier))
+        self._recovery = self._recovery_for(settings)
+        self._writer.run(
+            lambda tx: insert_worker(tx, self._id, host=socket.gethostname(), pid=os.getpid(), now=clock())
+        )
+
+    def _lane_for(self, settings: Settings, verifier: Verifier) -> Lane:
+        return Lane(
             transport=self._transport,
             verifier=verifier,
             database=self._database,
             writer=self._writer,
+            turn=self._turn,
             ledger=self._ledger,
             switches=self._switches,
             alerts=self._alerts,
             retry=settings.relay.retry,
-            clock=clock,
+            clock=self._clock,
             watch=self._watch,
             archive=settings.policy.archive,
             return_path=settings.relay.return_path,
         )
-        self._recovery = Recovery(
+
+    def _claiming_for(self, settings: Settings, lane: Lane) -> Claiming:
+        return Claiming(
+            database=self._database,
+            turn=self._turn,
+            lane=lane,
+            transport=self._transport,
+            circuit=self._circuit,
+            switches=self._switches,
+            heats=(_heat(Gate.SYSTEM, settings.thermal.system), _heat(Gate.MAIL, settings.thermal)),
+            lanes=settings.relay.lanes,
+            worker_id=self._id,
+            clock=self._clock,
+            wake=self._rouse,
+        )
+
+    def _recovery_for(self, settings: Settings) -> Recovery:
+        return Recovery(
             database=self._database,
             writer=self._writer,
             ledger=self._ledger,
@@ -107,10 +139,7 @@ class Worker:
             own_id=self._id,
             release_proven=settings.reconcile.auto_release == "proven",
             retry=settings.relay.retry,
-            clock=clock,
-        )
-        self._writer.run(
-            lambda tx: insert_worker(tx, self._id, host=socket.gethostname(), pid=os.getpid(), now=clock())
+            clock=self._clock,
         )
 
     def __enter__(self) -> Self:
@@ -132,6 +161,7 @@ class Worker:
         except OutboxError as error:
             log.warning("%s", error, extra={"action": "close"})
         self._writer.close()
+        self._changes.close()
         self._database.close()
         self._ledger.close()
         self._lock.release(keep_file=not has_ended)  # so that others see that it is dead
@@ -145,26 +175,40 @@ class Worker:
         asyncio.run(self._run(drain))
 
     async def _run(self, drain: bool) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        tasks: dict[asyncio.Task[Ended], str] = {}
-        swept = float("-inf")
-        with StopSignals(lambda: loop.call_soon_threadsafe(stop.set)):
+        loop, swept = asyncio.get_running_loop(), float("-inf")
+        stop, self._wake = asyncio.Event(), asyncio.Event()
+        self._hold.forget()
+        self._claiming.begin()
+
+        def ask_to_stop() -> None:
+            stop.set()
+            self._wake.set()
+
+        with StopSignals(lambda: loop.call_soon_threadsafe(ask_to_stop)):
+            self._glance(loop)
             try:
                 await self._start(drain=drain)
                 while not stop.is_set():
                     self._refuse_to_go_on()
                     if loop.time() - swept >= SWEEP:
-                        await self._sweep(tasks.values())
+                        await self._sweep()
                         swept = loop.time()
-                    await self._look(tasks, drain=drain)
-                    if drain and not tasks:
+                    await self._look(drain=drain)
+                    if not (drain and self._claiming.is_idle):
+                        await self._wait()
+                    await self._note_ended()
+                    if drain and (self._claiming.is_idle or self._is_in_vain):
                         break
-                    await self._wait(tasks, stop)
             finally:
-                await self._finish(tasks)
+                self._glancing.cancel()
+                await self._finish()
         if drain and not stop.is_set():
             self._raise_for_waiting()
+
+    @property
+    def _is_in_vain(self) -> bool:
+        """Whether the relay is gone: whoever waits for a drain does not wait for it."""
+        return self._transport.rest > _IN_VAIN and not self._claiming.attempts
 
     async def _start(self, *, drain: bool) -> None:
         """A worker that stays is not ready before its relay lets it in: a login refused is said at once, by its end."""
@@ -175,21 +219,42 @@ class Worker:
             raise ConfigError(Code.RELAY_LOGIN, f"{examined.why}; `outbox doctor --room worker` says more")
         self._supervisor.ready("waiting for approved drafts")
 
-    async def _look(self, tasks: dict[asyncio.Task[Ended], str], *, drain: bool) -> None:
+    def _glance(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake the loop where somebody else has committed: it may be an approval."""
+        if self._changes.came():
+            self._hold.stir()
+            self._wake.set()
+        self._glancing = loop.call_later(GLANCE, self._glance, loop)
+
+    def _rouse(self) -> None:
+        self._wake.set()
+
+    async def _look(self, *, drain: bool) -> None:
         """Claim what can be sent; where the database fails, a drain ends and the loop tries again, ever more rarely."""
         try:
-            await self._fill(tasks)
+            await self._hold_or_go_on()
+            self._claiming.look()
         except (Unavailable, StateRefused) as error:
             if drain:
                 raise
             await self._alive_while(asyncio.to_thread(self._outage.failed, error))
         else:
-            if self._outage.words:
+            if self._outage.words and not self._claiming.is_failing:
                 await self._alive_while(asyncio.to_thread(self._outage.worked))
         self._supervisor.alive()
-        state = self._held.message if self._held else f"{len(tasks)} being sent"
+        self._report()
+
+    def _report(self) -> None:
+        """Say what it does, to the supervisor and in the state file: at once where that is new, else now and then."""
+        under_way = len(self._claiming.attempts)
+        held = self._hold.reason.message if self._hold.reason else None
+        state, kind = held or f"{under_way} being sent", held or str(bool(under_way))
+        now = time.monotonic()
+        if kind == self._reported and now - self._reported_at < _REPORTED:
+            return
+        self._reported, self._reported_at = kind, now
         self._supervisor.status(state)
-        self._alerts.state.write({"state": state, "worker": self._id, "under_way": len(tasks)})
+        self._alerts.state.write({"state": state, "worker": self._id, "under_way": under_way})
 
     def _refuse_to_go_on(self) -> None:
         """Raise where others may believe this worker dead, or its ledger is not to be trusted any more."""
@@ -200,112 +265,80 @@ class Worker:
         self._database.refuse_replaced()
         self._ledger.catch_up()
 
-    async def _fill(self, tasks: dict[asyncio.Task[Ended], str]) -> None:
-        """Claim exactly what can be sent now."""
-        hold = self._hold()
-        if not _is_same(hold, self._held):
-            await self._alive_while(asyncio.to_thread(self._note_hold, hold))
-        self._held = hold
-        while self._held is None and len(tasks) < self._lanes and not self._circuit.is_open:
-            claim = await self._claim()
-            if claim is None:
-                return
-            tasks[asyncio.create_task(self._lane.attempt(claim))] = claim.attempt_id
+    def _keep_heard(self, lines: Sequence[Heard]) -> None:
+        """Write down what the relay said before it is stored; where that fails, the database is told all the same."""
+        try:
+            self._ledger.append(lines)
+        except OutboxError as error:
+            log.error("%s", error, extra={"action": "ledger"})
 
-    def _hold(self) -> TryLater | None:
-        """Why nothing may be claimed now, where a person or the clock says so."""
-        if (thrown := self._switches.thrown()) is not None:
-            return TryLater(Code.PAUSED, f"paused: {thrown}; what is approved waits")
-        with self._database.reading() as connection:
-            pause = standing_pause(connection)
-            newest = newest_instant_of_workers(connection)
-        if pause is not None:
-            return TryLater(Code.PAUSED, f"paused by {pause.by}: {pause.reason}; `outbox resume` ends it")
-        if (jump := self._watch.jumped(newest)) is not None:
-            return TryLater(Code.CLOCK_JUMPED, f"{jump}; nothing is claimed or expired until that is mended")
-        return None
+    async def _hold_or_go_on(self) -> None:
+        self._claiming.believed_till = time.monotonic() + _BELIEVED
+        before, is_news = self._hold.look()
+        if is_news:
+            await self._alive_while(asyncio.to_thread(self._note_hold, before))
+        self._claiming.is_held = self._hold.reason is not None
 
-    def _note_hold(self, hold: TryLater | None) -> None:
-        before = self._held
+    def _note_hold(self, before: TryLater | None) -> None:
+        hold = self._hold.reason
         log.warning("%s", hold.message if hold else "it goes on", extra={"action": "hold"})
         if hold is not None and hold.code is Code.CLOCK_JUMPED and (before is None or before.code is not hold.code):
             self._alerts.tell(hold.code, hold.message)
 
-    async def _claim(self) -> Claim | None:
-        self._tripped.clear()
-        for heat in self._heats:
-            now = self._clock()
-            with self._database.reading() as connection:
-                if not is_due(connection, heat.gate, now=now):
-                    continue
-            found = await asyncio.wrap_future(
-                self._writer.submit(
-                    partial(claim_if_cool, heat=heat, worker_id=self._id, attempt_id=new_id(now), now=now)
-                )
-            )
-            if isinstance(found, Claim):
-                return found
-            if isinstance(found, Tripped):
-                self._tripped.add(heat.gate)
-                if found.newly:
-                    await self._tell_tripped(heat, found.until)
-        return None
-
-    async def _tell_tripped(self, heat: Heat, until: int) -> None:
-        hour = f"{datetime.fromtimestamp(until // MICROSECONDS, UTC):%H:%M:%S} UTC"
+    async def _tell_tripped(self, heat: Heat, tripped: Tripped) -> None:
+        hour = f"{datetime.fromtimestamp(tripped.until // MICROSECONDS, UTC):%H:%M:%S} UTC"
         message = (
             f"thermal cutout: {heat.count} transmissions within {heat.window} s; "
             f"nothing of gate {heat.gate} is sent until {hour} at least"
         )
         await asyncio.to_thread(self._alerts.tell, Code.THERMAL, message, by_mail=heat.gate != Gate.SYSTEM)
 
-    async def _wait(self, tasks: dict[asyncio.Task[Ended], str], stop: asyncio.Event) -> None:
-        """Until an attempt ends, a stop is asked for, or it is time to look again: later, where looking fails."""
-        stopping = asyncio.create_task(stop.wait())
-        timeout = max(POLL, self._outage.pause)
-        await asyncio.wait([*tasks, stopping], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        for task in [task for task in tasks if task.done()]:
-            del tasks[task]
-            await self._note(task)
+    async def _wait(self) -> None:
+        """Until an attempt ends, a claim is answered, a stop is asked for, or it is time to look again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(POLL, self._outage.pause)):
+                await self._wake.wait()
+        self._wake.clear()
 
-    async def _note(self, task: asyncio.Task[Ended]) -> None:
-        """Learn about the relay from how an attempt ended; what went wrong in recording it does not end the loop."""
-        if (error := task.exception()) is not None:
-            log.error("an attempt was not recorded", exc_info=error, extra={"action": "attempt"})
-            return
-        ended = task.result()
-        if ended.report.outcome is Outcome.NOT_SENT and not ended.halt:
-            return  # nothing was learnt about the relay
-        if self._circuit.note(halted=ended.halt):
-            message = f"nothing more is claimed for now, the next draft would fare no better: {ended.report.text}"
+    async def _note_ended(self) -> None:
+        """Tell what came of what has ended; what went wrong in recording it does not end the loop."""
+        ended, self._claiming.ended = self._claiming.ended, []
+        for task in ended:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("an attempt was not recorded", exc_info=error, extra={"action": "attempt"})
+        halted, self._claiming.halted = self._claiming.halted, None
+        if halted is not None:
+            message = f"nothing more is claimed for now, the next draft would fare no better: {halted}"
             await asyncio.to_thread(partial(self._alerts.tell, Code.CIRCUIT_OPEN, message, lasts=True))
-        elif not ended.halt:
+        elif ended and not self._circuit.is_broken:
             self._alerts.over(Code.CIRCUIT_OPEN)
+        while self._claiming.news:
+            await self._alive_while(self._tell_tripped(*self._claiming.news.pop()))
 
-    async def _finish(self, tasks: dict[asyncio.Task[Ended], str]) -> None:
+    async def _finish(self) -> None:
         """Wait for what is under way; what takes longer than `worker.stop_timeout` is aborted where it stands."""
-        if not tasks:
-            return
-        self._supervisor.stopping(f"waiting for {len(tasks)} being sent")
+        self._claiming.stop()
+        late = set(self._claiming.attempts)
+        if late:
+            self._supervisor.stopping(f"waiting for {len(late)} being sent")
         loop = asyncio.get_running_loop()
-        until, late = loop.time() + self._stop_timeout, set(tasks)
+        until = loop.time() + self._stop_timeout
         while late and loop.time() < until:
-            done, late = await asyncio.wait(late, timeout=min(_SLICE, until - loop.time()))
+            _, late = await asyncio.wait(late, timeout=min(_SLICE, until - loop.time()))
             self._supervisor.alive()
-            for task in done:
-                await self._note(task)
         while late:  # again and again: a library below may swallow one cancellation
             for task in late:
                 task.cancel()
             _, late = await asyncio.wait(late, timeout=POLL)
+        await self._note_ended()
+        await self._transport.close()
 
-    async def _sweep(self, under_way: Collection[str]) -> None:
+    async def _sweep(self) -> None:
         """Look after dead workers and overdue drafts: not by a clock that jumped, whose instants would be stored."""
         if self._watch.jumped() is not None:
             return
         try:
-            look = partial(self._recovery.recover, under_way=tuple(under_way))
+            look = partial(self._recovery.recover, under_way=self._claiming.under_way)
             await self._alive_while(asyncio.to_thread(look))
             await self._alive_while(asyncio.to_thread(self._expire))
         except LedgerRefused:
@@ -327,16 +360,14 @@ class Worker:
     def _raise_for_waiting(self) -> None:
         if self._circuit.is_open:
             raise Unavailable(Code.CIRCUIT_OPEN, "nothing can be sent now (the alert says why); what is approved waits")
-        if self._held is not None and self._is_due():
-            raise self._held
-        if self._tripped:
-            gates = ", ".join(sorted(self._tripped))
+        held = self._hold.now()
+        if held is not None and self._claiming.is_due():
+            raise held
+        if self._is_in_vain and self._claiming.is_due():
+            raise Unavailable(Code.CIRCUIT_OPEN, "the relay cannot be reached; what is approved waits")
+        if self._claiming.tripped:
+            gates = ", ".join(sorted(self._claiming.tripped))
             raise TryLater(Code.THERMAL, f"the thermal cutout is open; approved drafts wait (gate {gates})")
-
-    def _is_due(self) -> bool:
-        now = self._clock()
-        with self._database.reading() as connection:
-            return any(is_due(connection, heat.gate, now=now) for heat in self._heats)
 
 
 def open(settings: Settings, *, clock: Clock = wall, steady: Clock | None = None) -> Worker:
@@ -345,13 +376,6 @@ def open(settings: Settings, *, clock: Clock = wall, steady: Clock | None = None
     `steady` is a clock that nobody sets, in microseconds: what `clock` is held against.
     """
     return Worker(settings, clock=clock, steady=steady)
-
-
-def _is_same(hold: TryLater | None, before: TryLater | None) -> bool:
-    """Whether that was said already; of a clock the words change with every second."""
-    if hold is None or before is None:
-        return hold is before
-    return hold.code is before.code and (hold.code is Code.CLOCK_JUMPED or hold.message == before.message)
 
 
 def _heat(gate: str, limits: GateSettings) -> Heat:

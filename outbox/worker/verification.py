@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from outbox.core.address import comparable
 from outbox.core.draft import MICROSECONDS, Draft
@@ -14,6 +15,11 @@ from outbox.core.signed import SignedDraft, verify_draft
 from outbox.core.signing import KeyRing, Signature
 
 CLOCK_GRACE = 5 * 60 * MICROSECONDS
+
+
+@lru_cache(maxsize=8)
+def _comparable(addresses: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(comparable, addresses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Verifier:
         self._verify_grants(signed, grants, now)
 
     def _verify_recipients(self, draft: Draft) -> None:
-        known = {comparable(address) for address in (*self.approvers, *self.operators)}
+        known = _comparable(self.approvers) | _comparable(self.operators)
         strangers = [address for address in draft.envelope.recipients if comparable(address) not in known]
         if strangers:
             raise VerificationFailed(
@@ -61,7 +67,7 @@ class Verifier:
             return "no key of ours made its grant"
         if grant.draft_id != signed.draft.id or grant.digest != signed.digest:
             return "its grant is for something else"
-        if comparable(grant.approver) not in {comparable(approver) for approver in self.approvers}:
+        if comparable(grant.approver) not in _comparable(self.approvers):
             return f"{grant.approver} is not an approver any more"
         if not grant.at - CLOCK_GRACE <= now < grant.expires_at:
             return "its grant's time is not now"

@@ -45,6 +45,7 @@ PLANTED = {
     "Only the worker claims": Planted("operator/desk.py", "from outbox.store.claims import complete_if_held"),
     "Only the operator changes keys": Planted("worker/room.py", "from outbox.store.key_use import use_of"),
     "Only the operator settles": Planted("worker/room.py", "from outbox.store.settlements import held"),
+    "Only the operator prunes": Planted("worker/room.py", "from outbox.store.retention import prunable"),
     "Only the inbox and the worker expire": Planted("drafter/room.py", "from outbox.store.expiry import overdue"),
     "Drafters insert no system drafts": Planted("drafter/room.py", "from outbox.store.notices import insert_system"),
     "Only the mailbox speaks IMAP": Planted("inbox/room.py", "import imapclient"),

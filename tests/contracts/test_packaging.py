@@ -81,7 +81,7 @@ def test_an_installed_wheel_makes_and_migrates_its_own_database(wheel: Path, tmp
     where = run("-c", "import outbox, outbox.store.migrate as m; print(outbox.__file__); print(m.scripts())")
     assert all(Path(line).is_relative_to(site) for line in where.split())
     run("-m", "outbox", "init", "--dir", "mine", "--from-domain", "example.org")
-    assert run("-m", "outbox", "--config", "mine/outbox.toml", "db", "current") == "0003\n"
+    assert run("-m", "outbox", "--config", "mine/outbox.toml", "db", "current") == "0004\n"
     run(
         "-m", "outbox", "--config", "mine/outbox.toml", "draft",
         "--from", "a@example.org", "--to", "b@example.net", "--subject", "Hello", "--text", "Hello",

@@ -13,8 +13,8 @@ LONGEST_MODULE = 400
 MEAN_FUNCTION = 20
 # Every `except Exception` there is, and why what it catches may not go further.
 BROAD = {
-    ("store/writer.py", "_attempt"): "the waiter's own error: it is raised there, and the others' transitions go on",
-    ("worker/lane.py", "attempt"): "one bad row never stops the loop, and is never tried for ever",
+    ("store/writer.py", "_tried"): "the waiter's own error: it is raised there, and the others' transitions go on",
+    ("worker/lane.py", "_ended"): "one bad row never stops the loop, and is never tried for ever",
     ("inbox/answering.py", "_take"): "one bad message never stops the loop",
     ("inbox/room.py", "_try"): "the loop: what failed once is looked at again",
     ("inbox/asking.py", "_ask_about"): "one bad row never stops the loop, and is never asked about for ever",

@@ -33,8 +33,6 @@ ELSEWHERE = {
         "WorkerLock": "the same",
     },
     "job": {
-        "_Job": "a piece of work for the writer thread; no draft is called so",
-        "job": "the same",
         "main_job": "the title of the demonstration's first act",
     },
     "task": {"task": "asyncio's"},

@@ -52,7 +52,7 @@ def request_text(house: House, draft_id: str) -> str:
 def test_the_archive_is_in_bcc_and_signed(house: House) -> None:
     draft = archiving(house).draft(bcc=("jack@customer.example",))
     assert draft.envelope == Envelope(SALES, (JANE,), (), ("jack@customer.example", ARCHIVE))
-    database = connect(house.database)
+    database = connect(house.place)
     try:
         with database.reading() as connection:
             signed = load_draft(connection, draft.id)

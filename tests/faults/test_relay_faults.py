@@ -25,7 +25,7 @@ from tests.faults.shapes import (
 )
 from tests.faults.truth import assert_the_promises_hold, draft_and_approve, rows_of
 from tests.house import HOUR, House
-from tests.relay.adversary import Adversary, Fin, Phase, Say, Script, complete
+from tests.relay.adversary import EXTENSIONS, ONE_AT_A_TIME, Adversary, Fin, Phase, Say, Script, complete
 from tests.relay.certificate import Certificate, make_certificate
 from tests.seeds import seeds
 from tests.worker.hand import codes
@@ -99,12 +99,16 @@ GROUPS = {
 }
 
 
+@pytest.mark.parametrize("extensions", [EXTENSIONS, ONE_AT_A_TIME], ids=["pipelined", "one_at_a_time"])
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.replace(" ", "_"))
-def test_each_fault_from_mail_on_ends_as_the_table_says_and_is_sent_once(tmp_path: Path, group: str) -> None:
+def test_each_fault_from_mail_on_ends_as_the_table_says_and_is_sent_once(
+    tmp_path: Path, group: str, extensions: tuple[str, ...]
+) -> None:
     chosen, timeouts = GROUPS[group]
     faults = [fault for fault in faults_in_steps() if chosen(fault)]
     tally = Tally("relay faults", faults=len(faults))
-    with Adversary(senders={sender_of(n): [fault.script] for n, fault in enumerate(faults)}) as relay:
+    senders = {sender_of(n): [fault.script] for n, fault in enumerate(faults)}
+    with Adversary(senders=senders, extensions=extensions) as relay:
         house = build(tmp_path, relay, **timeouts)
         drafts = drafts_for(house, faults)
         house.drain()
@@ -291,7 +295,7 @@ def test_whatever_a_relay_says_each_attempt_ends_as_the_table_says(tmp_path: Pat
     tally = Tally("random relay faults", faults=sum(map(len, met)))
     scripts = [dice_of.connection(dice) for _ in range(3 * count)]
     senders = {sender_of(n): [fault.script for fault in faults] for n, faults in enumerate(met)}
-    with Adversary(*scripts, senders=senders) as relay:
+    with Adversary(*scripts, senders=senders, extensions=(EXTENSIONS, ONE_AT_A_TIME)[int(seed) % 2]) as relay:
         house = build(tmp_path, relay)
         drafts = drafts_for(house, [Fault("by chance", {}, Meaning(""), recipients=BOTH)] * count)
         while [row for row in rows_of(house) if row.state is State.APPROVED]:
@@ -314,7 +318,7 @@ def test_wherever_a_relay_hangs_nothing_is_sent_twice_or_lost(tmp_path: Path, se
     met = [[dice_of.hanging(dice), *faults] for faults in dice_of.faults(dice, count)]
     tally = Tally("random relay faults", faults=sum(map(len, met)))
     senders = {sender_of(n): [fault.script for fault in faults] for n, faults in enumerate(met)}
-    with Adversary(senders=senders) as relay:
+    with Adversary(senders=senders, extensions=(EXTENSIONS, ONE_AT_A_TIME)[seed % 2]) as relay:
         house = build(tmp_path, relay, timeout=1, final_timeout=1)
         drafts_for(house, [Fault("by chance", {}, Meaning(""), recipients=BOTH)] * count)
         while [row for row in rows_of(house) if row.state is State.APPROVED]:

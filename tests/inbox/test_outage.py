@@ -32,7 +32,7 @@ def house(tmp_path: Path) -> House:
 @pytest.fixture
 def outage(house: House) -> Iterator[Outage]:
     settings, ring = house.settings, house.settings.grant_ring()
-    database = connect(house.database)
+    database = connect(house.place)
     writer = Writer(database, Chain(Room.INBOX, new_id(house.clock()), ring))
     yield Outage(Alerts(settings, Room.INBOX, ring, writer, house.clock), house.clock)
     writer.close()

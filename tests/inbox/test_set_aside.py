@@ -59,7 +59,7 @@ class Drawer:
 def answering(house: House, mailbox: Drawer) -> Iterator[Answering]:
     """What the room does with its mailbox, with another one."""
     settings, ring = house.settings, house.settings.grant_ring()
-    database = connect(house.database)
+    database = connect(house.place)
     writer = Writer(database, Chain(Room.INBOX, new_id(house.clock()), ring))
     carriers = Carriers(database, ring, address=APPROVAL, plain=False)
     try:

@@ -9,7 +9,7 @@ import pytest
 from outbox.clock import new_id
 from outbox.core.grant import verify_grant
 from outbox.core.lifecycle import Phase, Room, State
-from outbox.store.claims import Claim, Heat, claim_if_cool, enter_gap_if_held, insert_worker
+from outbox.store.claims import Claim, Heat, claim_if_cool, enter_gaps_if_held, insert_worker
 from outbox.store.engine import connect
 from outbox.store.journal import Chain
 from outbox.store.rows import load_grants
@@ -40,22 +40,21 @@ def answers(house: House) -> list[str]:
 
 def claimed(house: House) -> Claim:
     """Claim the draft that is due, as a worker does that then takes its time."""
-    database, now = connect(house.database), house.clock.now
+    database, now = connect(house.place), house.clock.now
     writer = Writer(database, Chain(Room.WORKER, new_id(now), house.settings.grant_ring()))
     worker = new_id(now)
     writer.run(lambda tx: insert_worker(tx, worker, host="elsewhere", pid=1, now=now))
     heat = Heat("mail", 10, 900, 300)
-    found = writer.run(lambda tx: claim_if_cool(tx, heat, worker_id=worker, attempt_id=new_id(now), now=now))
+    (found,), _ = writer.run(lambda tx: claim_if_cool(tx, heat, worker_id=worker, attempt_ids=[new_id(now)], now=now))
     writer.close()
     database.close()
-    assert isinstance(found, Claim)
     return found
 
 
 def test_an_approval_makes_one_grant_that_verifies(asked: Asked) -> None:
     assert answer(asked, "Ship it") == (True, f"{FOUNDER} approved it")
     house = asked.house
-    database = connect(house.database)
+    database = connect(house.place)
     with database.reading() as connection:
         ((grant, signature),) = load_grants(connection, asked.draft_id)
     database.close()
@@ -125,10 +124,10 @@ def test_stop_while_it_is_being_sent_holds_until_the_gap_and_the_answer_says_so(
     draft = asked.house.story(asked.draft_id).draft
     assert (draft.state, draft.stop_asked_at) == (State.EXECUTING, asked.house.clock.now)
     assert "being sent at this moment" in answers(asked.house)[0]
-    database = connect(asked.house.database)
+    database = connect(asked.house.place)
     writer = Writer(database, Chain(Room.WORKER, new_id(1), asked.house.settings.grant_ring()))
     with pytest.raises(LostRace, match="stopped"):
-        writer.run(lambda tx: enter_gap_if_held(tx, claim, wire_digest=bytes(32), now=asked.house.clock.now))
+        writer.run(lambda tx: enter_gaps_if_held(tx, [(claim, bytes(32))], now=asked.house.clock.now))
     writer.close()
     database.close()
     assert asked.house.story(asked.draft_id).attempts[0].phase == Phase.CLAIMED

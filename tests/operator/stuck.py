@@ -27,13 +27,14 @@ from outbox.store.claims import (
     claim_if_cool,
     complete_if_held,
     end_worker_once,
-    enter_gap_if_held,
+    enter_gaps_if_held,
     finish_if_open,
     insert_worker,
 )
 from outbox.store.engine import connect
 from outbox.store.writer import Writer
 from tests.house import HOUR, SECOND, HandClock, House
+from tests.postgres import server
 from tests.relay.recording import RecordingRelay
 from tests.worker.hand import writing
 
@@ -96,16 +97,13 @@ def row(house: House, draft_id: str) -> tuple[object, object]:
 def stuck_in(folder: Path, relay: RecordingRelay | None = None, *, ahead: bool = False) -> Stuck:
     """A copy of one's own; `ahead` has a ledger that knows of a gap which the database does not."""
     made = _made(ahead=ahead)
-    shutil.copytree(made.house.folder, folder, dirs_exist_ok=True)
-    house = House(folder, relay or RecordingRelay(port=1), HandClock(made.house.clock.now))
-    if relay is not None:
-        house.set("relay", port=str(relay.port))
+    house = made.house.copied(folder, relay or RecordingRelay(port=1))
     return Stuck(house, made.drafts, made.attempts, made.worker_id)
 
 
 @cache
 def _made(*, ahead: bool) -> Stuck:
-    folder = Path(tempfile.mkdtemp(prefix="stuck-"))
+    folder, before = Path(tempfile.mkdtemp(prefix="stuck-")), server.made()
     atexit.register(shutil.rmtree, folder)
     house = House.build(folder, RecordingRelay(port=1))
     house.clock = HandClock(wall() - _GAP_SINCE)
@@ -124,6 +122,7 @@ def _made(*, ahead: bool) -> Stuck:
     found.drafts[PENDING] = house.draft().id
     later(house, 1)
     found.drafts[APPROVED] = house.approved().id
+    server.keep_databases(before)
     return found
 
 
@@ -161,10 +160,9 @@ def claimed(house: House, writer: Writer, worker_id: str, draft_id: str | None =
     if draft_id is None:
         house.approved()
     now = house.clock()
-    found = writer.run(
-        lambda tx: claim_if_cool(tx, ROOMY, worker_id=worker_id, attempt_id=new_id(house.clock()), now=now)
+    (found,), _ = writer.run(
+        lambda tx: claim_if_cool(tx, ROOMY, worker_id=worker_id, attempt_ids=[new_id(house.clock())], now=now)
     )
-    assert isinstance(found, Claim)
     assert draft_id in {None, found.draft_id}
     return found
 
@@ -172,7 +170,7 @@ def claimed(house: House, writer: Writer, worker_id: str, draft_id: str | None =
 def enter(house: House, writer: Writer, ledger: Ledger | None, claim: Claim) -> None:
     """Into the gap, in the database and in the ledger."""
     now = house.clock()
-    writer.run(lambda tx: enter_gap_if_held(tx, claim, wire_digest=WIRE, now=now))
+    writer.run(lambda tx: enter_gaps_if_held(tx, [(claim, WIRE)], now=now))
     if ledger is not None:
         ledger.append([entered(claim, now)])
 
@@ -180,15 +178,15 @@ def enter(house: House, writer: Writer, ledger: Ledger | None, claim: Claim) -> 
 def finish(house: House, writer: Writer, claim: Claim, outcome: str) -> None:
     """Close an attempt as the worker does."""
     now, report = house.clock(), Report(Outcome(outcome), None, None, "the relay's words")
-    writer.run(lambda tx: finish_if_open(tx, claim, report, now=now))
+    writer.run(lambda tx: finish_if_open(tx, [(claim, report)], now=now))
     if outcome == "accepted":
-        writer.run(lambda tx: complete_if_held(tx, claim, now=now))
+        writer.run(lambda tx: complete_if_held(tx, [claim], now=now))
 
 
 @contextmanager
 def ledger_of(house: House) -> Iterator[Ledger]:
     """The house's ledger, as its worker opens it."""
-    database = connect(house.database)
+    database = connect(house.place)
     ledger = open_ledger(house.settings.state_dir, house.settings.grant_ring(), database)
     try:
         yield ledger

@@ -27,7 +27,7 @@ from outbox.store.claims import (
     Report,
     claim_if_cool,
     complete_if_held,
-    enter_gap_if_held,
+    enter_gaps_if_held,
     finish_if_open,
     insert_worker,
 )
@@ -70,15 +70,15 @@ def altering(house: House) -> Iterator[sqlite3.Connection]:
 
 def send(house: House, draft_id: str) -> None:
     """What the worker writes of one attempt that is accepted."""
-    database = connect(house.database)
+    database = connect(house.place)
     writer = Writer(database, Chain(Room.WORKER, "w", house.settings.grant_ring()))
     now, heat = house.clock.now, Heat("mail", count=10, window=900, cooldown=300)
     writer.run(lambda tx: insert_worker(tx, "w", host="here", pid=1, now=now))
-    claim = writer.run(lambda tx: claim_if_cool(tx, heat, worker_id="w", attempt_id=f"{draft_id}-a", now=now))
-    writer.run(lambda tx: enter_gap_if_held(tx, claim, wire_digest=bytes(32), now=now))  # type: ignore[arg-type]
+    (claim,), _ = writer.run(lambda tx: claim_if_cool(tx, heat, worker_id="w", attempt_ids=[f"{draft_id}-a"], now=now))
+    writer.run(lambda tx: enter_gaps_if_held(tx, [(claim, bytes(32))], now=now))
     report = Report(Outcome.ACCEPTED, 250, "2.0.0", "ok", "Q1")
-    writer.run(lambda tx: finish_if_open(tx, claim, report, now=now))  # type: ignore[arg-type]
-    writer.run(lambda tx: complete_if_held(tx, claim, now=now))  # type: ignore[arg-type]
+    writer.run(lambda tx: finish_if_open(tx, [(claim, report)], now=now))
+    writer.run(lambda tx: complete_if_held(tx, [claim], now=now))
     writer.close()
     database.close()
 

@@ -453,12 +453,12 @@ def test_what_was_not_asked_yet_is_asked_again_under_a_key_that_stays(sending: H
 
 def test_what_is_being_sent_is_asked_to_stop(house: House) -> None:
     draft_id = house.approved().id
-    database = connect(house.database)
+    database = connect(house.place)
     writer = Writer(database, Chain(Room.WORKER, "w", house.settings.grant_ring()))
     try:
         writer.run(lambda tx: insert_worker(tx, "w", host="elsewhere", pid=1, now=house.clock()))
-        claimed = writer.run(
-            lambda tx: claim_if_cool(tx, Heat("mail", 9, 9, 9), worker_id="w", attempt_id="a", now=house.clock())
+        (claimed,), _ = writer.run(
+            lambda tx: claim_if_cool(tx, Heat("mail", 9, 9, 9), worker_id="w", attempt_ids=["a"], now=house.clock())
         )
     finally:
         writer.close()

@@ -272,7 +272,7 @@ def test_an_attempt_accepted_while_ledger_and_database_are_compared_is_no_alert(
     """A worker that starts beside others would refuse to: exit code 78, and no supervisor starts it again."""
     house, claim = stuck.house, stuck.claim(CLAIMED)
     ((database_id,),) = house.rows("SELECT id FROM identity")
-    database = connect(house.database)
+    database = connect(house.place)
     ledger = Ledger.open(house.settings.state_dir, house.settings.grant_ring(), str(database_id))
     with writing(house, Room.WORKER) as writer:  # another worker, meanwhile
         enter(house, writer, None, claim)

@@ -2,21 +2,27 @@
 
 The scripted relay follows one script a connection. Here the first steps, where no draft is named yet, follow the
 connection's; from MAIL on each sender has scripts of its own, the nth for its nth transaction, and is treated well
-after the last. Beside what the scripted relay can do, it can wait, and say one octet a second.
+after the last. A client that hears nothing to MAIL, but that the relay is leaving, on a connection that it has used
+before, tries again on a new one (that is one transaction to it), and meets there what it met here. Beside what the
+scripted relay can do, it can wait, and say one octet a second.
 """
 
 from __future__ import annotations
 
+import re
+import socket
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes, policy
+from itertools import takewhile
 
 from tests.relay.recording import Sent
 from tests.relay.scripted import (
     EXTENSIONS,
+    ONE_AT_A_TIME,
     Action,
     Fin,
     Hold,
@@ -31,7 +37,23 @@ from tests.relay.scripted import (
     _path,
 )
 
-__all__ = ["Adversary", "Drip", "Fin", "Hold", "Keep", "Phase", "Rst", "Say", "Script", "Wait", "complete"]
+__all__ = [
+    "EXTENSIONS",
+    "ONE_AT_A_TIME",
+    "Adversary",
+    "Drip",
+    "Fin",
+    "Hold",
+    "Keep",
+    "Phase",
+    "Rst",
+    "Say",
+    "Script",
+    "Wait",
+    "complete",
+]
+_MOST_LINES = 100  # of a reply that a client reads
+_ANSWERED = re.compile(rb"(?s)(?:([0-9]{3})-[^\n]*\n(?:\1-[^\n]*\n)*\1|[2-5][0-9]{2})(?: [^\n]*)?\r?\n")
 
 
 @dataclass(frozen=True)
@@ -57,7 +79,8 @@ def complete(code: int, *lines: str) -> Say:
 class Adversary(ScriptedRelay):
     """`connections` follow one another; `senders` maps an envelope sender to its scripts.
 
-    With `tls` it offers STARTTLS and with `login` AUTH; without, a client that asks for them finds them stripped.
+    With `tls` it offers STARTTLS and with `login` AUTH; without, a client that asks for them finds them stripped. It
+    offers PIPELINING; not so with `extensions=ONE_AT_A_TIME`.
     """
 
     def __init__(
@@ -68,9 +91,10 @@ class Adversary(ScriptedRelay):
         login: tuple[str, str] | None = None,
         extensions: tuple[str, ...] = EXTENSIONS,
     ) -> None:
-        super().__init__(*connections, tls=tls, login=login, extensions=extensions)
+        super().__init__(*connections, tls=tls, login=login, extensions=extensions, kept=True)
         self._senders = {sender: list(scripts) for sender, scripts in (senders or {}).items()}
         self._choosing = threading.Lock()
+        self._dots: Counter[str] = Counter()
 
     @property
     def drafts(self) -> Counter[str]:
@@ -86,17 +110,24 @@ class Adversary(ScriptedRelay):
 
     def dots_of(self, sender: str) -> int:
         """How many final dots came in this sender's transactions, taken or not."""
-        return sum(seen.dots for seen in self.seen_of(sender))
+        return self._dots[sender]
 
     def seen_of(self, sender: str) -> list[Seen]:
         """The connections on which this sender was named."""
         return [seen for seen in self.seen if any(_names(line, sender) for line in list(seen.commands))]
 
-    def script_of(self, sender: str) -> Script:
-        """What to do in this sender's next transaction."""
+    def script_of(self, sender: str, *, used: bool) -> Script:
+        """What to do in this sender's next transaction, on a connection that was `used` before or not."""
         with self._choosing:
             waiting = self._senders.get(sender)
-            return waiting.pop(0) if waiting else {}
+            if not waiting:
+                return {}
+            return waiting[0] if used and _comes_again(waiting[0].get(Phase.MAIL)) else waiting.pop(0)
+
+    def count_dot(self, sender: str) -> None:
+        """One more final dot of this sender's."""
+        with self._choosing:
+            self._dots[sender] += 1
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond `release()`."""
@@ -125,12 +156,22 @@ class Adversary(ScriptedRelay):
 class _Hostile(_Conversation):
     _relay: Adversary
 
+    def __init__(self, relay: ScriptedRelay, opened: socket.socket, script: Script, seen: Seen) -> None:
+        super().__init__(relay, opened, script, seen)
+        self._from_the_start = script
+
     def _obey(self, line: bytes) -> None:
         if line[:5].upper() == b"MAIL ":
-            self._script = {**self._script, **self._relay.script_of(_path(line))}
+            script = self._relay.script_of(_path(line), used="MAIL" in self._seen.verbs)
+            self._script = {**self._from_the_start, **script}
         if line[:5].upper() == b"HELO " and Phase.EHLO in self._script:
             line = b"EHLO " + line[5:]  # what EHLO was refused for
         super()._obey(line)
+
+    def _body(self) -> bytes:
+        body = super()._body()
+        self._relay.count_dot(self._sender)
+        return body
 
     def _act(self, actions: Sequence[Action | Wait]) -> None:
         for action in actions:
@@ -160,6 +201,17 @@ def _is_as_approved(sent: Sent, approved: tuple[str, Sequence[str], bytes] | Non
 
 def _names(line: bytes, sender: str) -> bool:
     return line[:5].upper() == b"MAIL " and _path(line) == sender
+
+
+def _comes_again(actions: Sequence[Action | Wait] | None) -> bool:
+    """Whether a client hears no answer in this to MAIL but that the relay is leaving."""
+    if actions is None:
+        return False
+    in_time = takewhile(lambda action: not isinstance(action, (Hold, Drip)), actions)
+    said = b"".join(action.octets for action in in_time if isinstance(action, Say))
+    answered = _ANSWERED.match(said)
+    is_too_long = answered is not None and answered[0].count(b"\n") > _MOST_LINES
+    return answered is None or is_too_long or said.startswith(b"421")
 
 
 def _octets(octets: bytes) -> Iterable[bytes]:

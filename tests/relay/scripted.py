@@ -22,7 +22,8 @@ from typing import Self
 from tests.relay.recording import Sent
 
 PATIENCE = 20.0  # seconds that anything here waits before it gives up
-EXTENSIONS = ("SIZE 104857600", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+EXTENSIONS = ("PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+ONE_AT_A_TIME = tuple(offer for offer in EXTENSIONS if offer != "PIPELINING")
 
 
 class Phase(StrEnum):
@@ -37,6 +38,7 @@ class Phase(StrEnum):
     DATA = "DATA"
     BODY = "body"
     DOT = "dot"
+    RSET = "RSET"
     QUIT = "QUIT"
 
 
@@ -93,7 +95,11 @@ class Seen:
 
 
 class ScriptedRelay:
-    """The nth connection follows the nth of `scripts`, every later one `then`."""
+    """The nth connection follows the nth of `scripts`, every later one `then`.
+
+    A connection is `kept` open for further messages, which then meet the same script again; where there are `scripts`,
+    it is closed after one, if not said otherwise, so that the nth message meets the nth of them.
+    """
 
     def __init__(
         self,
@@ -103,7 +109,9 @@ class ScriptedRelay:
         implicit_tls: bool = False,
         login: tuple[str, str] | None = None,
         extensions: tuple[str, ...] = EXTENSIONS,
+        kept: bool | None = None,
     ) -> None:
+        self.is_kept = not scripts if kept is None else kept
         self.scripts, self.then = list(scripts), then or {}
         self.tls, self.implicit_tls, self.login, self.extensions = tls, implicit_tls, login, extensions
         self.messages: list[Sent] = []
@@ -226,7 +234,7 @@ class _Conversation:
                     self._take_message()
             case "RSET":
                 self._sender, self._recipients = "", []
-                self._send(b"250 2.0.0 Ok\r\n")
+                self._answer(Phase.RSET, b"250 2.0.0 Ok\r\n")
             case "QUIT":
                 self._answer(Phase.QUIT, b"221 2.0.0 Bye\r\n")
                 raise _Over
@@ -244,6 +252,8 @@ class _Conversation:
             self._keep()
             self._send(b"250 2.0.0 Ok: queued as %06X\r\n" % len(self._relay.messages))
         self._sender, self._recipients = "", []
+        if not self._relay.is_kept:
+            raise _Over
 
     def _body(self) -> bytes:
         """Everything up to the lone dot; what comes after it stays in the buffer."""

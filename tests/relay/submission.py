@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from outbox.core.draft import Envelope
@@ -31,11 +32,13 @@ def transport_to(
     security: Literal["tls", "starttls", "none"] = "none",
     tls: ssl.SSLContext | None = None,
     login: tuple[str, str] = ("", ""),
+    lanes: int = 10,
+    clock: Callable[[], float] = boottime,
 ) -> SmtpTransport:
     """A transport to a relay on loopback."""
     username, password = login
     relay = Relay("127.0.0.1", port, security, timeout, final_timeout, username, password or None)
-    return SmtpTransport(relay, tls=tls)
+    return SmtpTransport(relay, tls=tls, lanes=lanes, clock=clock)
 
 
 def submit(
@@ -45,5 +48,21 @@ def submit(
     octets: bytes = OCTETS,
     enter_gap: EnterGap = entered,
 ) -> Outcome:
-    """Send one message and wait for how it went."""
-    return asyncio.run(transport.send(envelope, octets, enter_gap))
+    """Send one message, take leave, and say how it went."""
+    return asyncio.run(send_and_leave(transport, envelope, octets, enter_gap))
+
+
+async def send_and_leave(
+    transport: SmtpTransport,
+    envelope: Envelope = ENVELOPE,
+    octets: bytes = OCTETS,
+    enter_gap: EnterGap = entered,
+    *,
+    spare: Collection[str] = (),
+    envid: str | None = None,
+) -> Outcome:
+    """The same, in a loop that is there."""
+    try:
+        return await transport.send(envelope, octets, enter_gap, spare=spare, envid=envid)
+    finally:
+        await transport.close()

@@ -21,7 +21,7 @@ from outbox.store.claims import (
     claim_if_cool,
     complete_if_held,
     end_worker_once,
-    enter_gap_if_held,
+    enter_gaps_if_held,
     fail_if_held,
     finish_if_open,
     refuse_if_held,
@@ -333,11 +333,12 @@ class Lifecycle(RuleBasedStateMachine):
         now, attempt_id = self.tick(), self.stage.new_id()
         due = {key: one.not_before or 0 for key, one in self.model.items() if one.gate == gate and one.due(now)}
         until, has_place = self.until[gate], self.places(gate, now) > 0
-        found = self.stage.run(
+        claims, tripped = self.stage.run(
             Room.WORKER,
-            lambda tx: claim_if_cool(tx, HEATS[gate], worker_id=worker, attempt_id=attempt_id, now=now),
+            lambda tx: claim_if_cool(tx, HEATS[gate], worker_id=worker, attempt_ids=[attempt_id], now=now),
             worker,
         )
+        found = claims[0] if claims else tripped
         stays_open = until is not None and (now < until or not has_place)
         if until is not None and not stays_open:
             self.until[gate] = None
@@ -371,7 +372,7 @@ class Lifecycle(RuleBasedStateMachine):
         allowed = allowed and not self.paused
 
         def work(tx: Transaction) -> None:
-            enter_gap_if_held(tx, claim, wire_digest=WIRE, now=now)
+            enter_gaps_if_held(tx, [(claim, WIRE)], now=now)
 
         self.expect(Room.WORKER, self.living[which], work, allowed=allowed)
         if allowed:
@@ -385,7 +386,7 @@ class Lifecycle(RuleBasedStateMachine):
         allowed = tried.may_end_as(outcome)
 
         def work(tx: Transaction) -> None:
-            finish_if_open(tx, claim, report(outcome), now=now)
+            finish_if_open(tx, [(claim, report(outcome))], now=now)
 
         self.expect(Room.WORKER, self.living[which], work, allowed=allowed)
         if allowed:
@@ -397,7 +398,7 @@ class Lifecycle(RuleBasedStateMachine):
         (claim, draft, tried, holds), now = self.claimed(back), self.tick()
         allowed = holds and tried.outcome is Outcome.ACCEPTED
         worker = self.living[which]
-        self.expect(Room.WORKER, worker, lambda tx: complete_if_held(tx, claim, now=now), allowed=allowed)
+        self.expect(Room.WORKER, worker, lambda tx: complete_if_held(tx, [claim], now=now), allowed=allowed)
         if allowed:
             draft.state = State.COMPLETED
 
@@ -442,9 +443,9 @@ class Lifecycle(RuleBasedStateMachine):
         allowed = holds and tried.may_end_as(outcome)
 
         def work(tx: Transaction) -> None:
-            finish_if_open(tx, claim, report(outcome), now=now)
+            finish_if_open(tx, [(claim, report(outcome))], now=now)
             if outcome is Outcome.ACCEPTED:
-                complete_if_held(tx, claim, now=now)
+                complete_if_held(tx, [claim], now=now)
             elif outcome is Outcome.REFUSED_PERMANENT:
                 fail_if_held(tx, claim, code=Code.RELAY_REFUSED, message="no", now=now)
             elif outcome is not Outcome.IN_DOUBT:
@@ -487,7 +488,7 @@ class Lifecycle(RuleBasedStateMachine):
         draft, now = self.model[claim.draft_id], self.tick()
 
         def work(tx: Transaction) -> State:
-            finish_if_open(tx, claim, report(Outcome.NOT_SENT), now=now)
+            finish_if_open(tx, [(claim, report(Outcome.NOT_SENT))], now=now)
             return release_if_held(tx, claim, not_before=now, now=now)
 
         self.expect(Room.WORKER, worker, work, allowed=True)

@@ -25,7 +25,7 @@ from outbox.store.claims import (
     Tripped,
     claim_if_cool,
     complete_if_held,
-    enter_gap_if_held,
+    enter_gaps_if_held,
     finish_if_open,
     insert_worker,
     release_if_held,
@@ -39,6 +39,8 @@ from outbox.store.rows import load_draft
 from outbox.store.verdicts import approve_if_pending
 from outbox.store.writer import Transaction, Writer
 from tests.house import APPROVAL, FOUNDER, HOUR, JANE, SALES, HandClock, House
+from tests.postgres import server
+from tests.postgres.plain import Plain
 from tests.relay.recording import RecordingRelay
 
 Result = TypeVar("Result")
@@ -58,14 +60,18 @@ class Stage:
     """A migrated file, a clock that the test moves, and one writer for each room and run."""
 
     folder: Path
+    kind: str = "sqlite"
     clock: HandClock = field(default_factory=HandClock)
     _open: dict[tuple[Room, str], tuple[Database, Writer]] = field(default_factory=dict)
     _ids: int = 0
 
     def __post_init__(self) -> None:
         self.house = House(self.folder, RecordingRelay(), self.clock)  # for its plain connections; it is not entered
-        self.database = connect(self.path, create=True)
-        upgrade(self.database)
+        if self.kind == "postgresql":
+            self.house.url = server.url_of(server.make_database())
+        self.database = connect(self.house.place, create=True)
+        if self.kind == "sqlite":
+            upgrade(self.database)
 
     @property
     def path(self) -> Path:
@@ -82,7 +88,7 @@ class Stage:
     def writer(self, room: Room, run: str = "1") -> Writer:
         """The writer of one run of a room, with connections and a journal chain of its own."""
         if (room, run) not in self._open:
-            database = connect(self.path)
+            database = connect(self.house.place, room)
             self._open[room, run] = database, Writer(database, Chain(room, run, RING))
         return self._open[room, run][1]
 
@@ -153,12 +159,14 @@ class Stage:
         self.run(Room.WORKER, lambda tx: insert_worker(tx, worker_id, host="here", pid=1, now=now), worker_id)
 
     def try_claim(self, worker_id: str = "w1", *, heat: Heat = ROOMY, attempt_id: str | None = None) -> object:
+        """A claim, or what kept the gate shut, or None where nothing is due."""
         made, now = attempt_id or self.new_id(), self.clock.now
-        return self.run(
+        claims, tripped = self.run(
             Room.WORKER,
-            lambda tx: claim_if_cool(tx, heat, worker_id=worker_id, attempt_id=made, now=now),
+            lambda tx: claim_if_cool(tx, heat, worker_id=worker_id, attempt_ids=[made], now=now),
             worker_id,
         )
+        return claims[0] if claims else tripped
 
     def claim(self, worker_id: str = "w1", *, heat: Heat = ROOMY, attempt_id: str | None = None) -> Claim:
         found = self.try_claim(worker_id, heat=heat, attempt_id=attempt_id)
@@ -172,15 +180,15 @@ class Stage:
 
     def enter_gap(self, claim: Claim, worker_id: str = "w1") -> None:
         now = self.clock.now
-        self.run(Room.WORKER, lambda tx: enter_gap_if_held(tx, claim, wire_digest=WIRE, now=now), worker_id)
+        self.run(Room.WORKER, lambda tx: enter_gaps_if_held(tx, [(claim, WIRE)], now=now), worker_id)
 
     def finish(self, claim: Claim, outcome: Outcome, worker_id: str = "w1") -> None:
         """Close the attempt alone, and leave its draft where it is."""
         now = self.clock.now
-        self.run(Room.WORKER, lambda tx: finish_if_open(tx, claim, report(outcome), now=now), worker_id)
+        self.run(Room.WORKER, lambda tx: finish_if_open(tx, [(claim, report(outcome))], now=now), worker_id)
 
     def complete(self, claim: Claim, worker_id: str = "w1") -> None:
-        self.run(Room.WORKER, lambda tx: complete_if_held(tx, claim, now=self.clock.now), worker_id)
+        self.run(Room.WORKER, lambda tx: complete_if_held(tx, [claim], now=self.clock.now), worker_id)
 
     def release(self, claim: Claim, worker_id: str = "w1", *, pause: int = 0) -> object:
         now = self.clock.now
@@ -191,7 +199,7 @@ class Stage:
         return str(state)
 
 
-def dump(connection: sqlite3.Connection) -> list[str]:
+def dump(connection: sqlite3.Connection | Plain) -> list[str]:
     """Every table, trigger, index and row as text."""
     return list(connection.iterdump())
 
@@ -209,10 +217,11 @@ class Recorded:
         return dict(json.loads(self.entry.detail))
 
 
-def journal_of(connection: sqlite3.Connection) -> list[Recorded]:
+def journal_of(connection: sqlite3.Connection | Plain) -> list[Recorded]:
     """The whole journal, chain by chain, each in its order."""
+    place = "place" if isinstance(connection, Plain) else "rowid"
     rows = connection.execute(
-        "SELECT writer, seq, at, action, draft_id, attempt_id, detail, key_id, mac, rowid "
+        f"SELECT writer, seq, at, action, draft_id, attempt_id, detail, key_id, mac, {place} "
         "FROM journal ORDER BY writer, seq"
     ).fetchall()
     return [Recorded(Entry(*row[:7]), Signature(row[7], row[8]), row[9]) for row in rows]

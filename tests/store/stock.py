@@ -90,7 +90,7 @@ def _ended(stage: Stage) -> None:
     claim = _claim(stage, "completed")
     stage.enter_gap(claim)
     heard = replace(report(Outcome.ACCEPTED), heard=((FOUNDER, 250, "ok"),))
-    stage.run(Room.WORKER, lambda tx: finish_if_open(tx, claim, heard, now=now), "w1")
+    stage.run(Room.WORKER, lambda tx: finish_if_open(tx, [(claim, heard)], now=now), "w1")
     stage.complete(claim)
     failed, refused = _claim(stage, "failed"), _claim(stage, "refused")
     for one in (failed, refused):

@@ -14,8 +14,9 @@ from sqlalchemy.engine import Engine
 
 from outbox.core.errors import StateRefused
 from outbox.core.lifecycle import Outcome, Room, State
-from outbox.store.claims import Claim, Heat, Tripped, claim_if_cool, end_worker_once, is_due, used
+from outbox.store.claims import Claim, Heat, Tripped, claim_if_cool, end_worker_once, is_due
 from outbox.store.expiry import expire_if_overdue, overdue
+from outbox.store.heat import used
 from outbox.store.open_attempts import abandoned
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.transition import LostRace
@@ -575,6 +576,7 @@ def test_what_is_overdue_by_its_own_time_or_its_grants_is_found(stage: Stage) ->
     }
 
 
+@pytest.mark.sqlite
 def test_what_is_not_overdue_does_not_expire(stage: Stage) -> None:
     draft_id = stage.insert(ttl=SECOND)
     stage.clock.advance(SECOND - 1)
@@ -614,6 +616,7 @@ def plans(stage: Stage, look: Callable[[Connection], object]) -> list[str]:
     return [plan(stage, statement, given) for statement, given in seen if statement.startswith("SELECT")]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(("heat", "index"), [(ROOMY, "drafts_approved"), (ROOMY_SYSTEM, "drafts_approved_system")])
 def test_a_claim_searches_its_partial_index_and_sorts_nothing(stage: Stage, heat: Heat, index: str) -> None:
     stage.approved()
@@ -622,36 +625,41 @@ def test_a_claim_searches_its_partial_index_and_sorts_nothing(stage: Stage, heat
 
     def claim(tx: object) -> object:
         with statements(tx.connection.engine) as these:  # type: ignore[attr-defined]
-            found = claim_if_cool(tx, heat, worker_id="w1", attempt_id="a", now=stage.clock.now)  # type: ignore[arg-type]
+            found = claim_if_cool(tx, heat, worker_id="w1", attempt_ids=["a"], now=stage.clock.now)  # type: ignore[arg-type]
         seen.extend(these)
         return found
 
-    assert isinstance(stage.run(Room.WORKER, claim, "w1"), Claim)
-    (update,) = [one for one in seen if one[0].startswith("UPDATE drafts")]
-    words = plan(stage, *update)
+    ((claimed,), _) = stage.run(Room.WORKER, claim, "w1")  # type: ignore[misc]
+    assert isinstance(claimed, Claim)
+    (due,) = [one for one in seen if one[0].startswith("SELECT drafts.id")]
+    words = plan(stage, *due)
     assert f"SEARCH drafts USING INDEX {index} (not_before<?)" in words
     assert "SCAN" not in words
     assert "TEMP B-TREE" not in words
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(("gate_name", "index"), [("mail", "drafts_approved"), ("system", "drafts_approved_system")])
 def test_an_idle_look_searches_the_partial_index(stage: Stage, gate_name: str, index: str) -> None:
     (words,) = plans(stage, lambda connection: is_due(connection, gate_name, now=1))
     assert f"SEARCH drafts USING INDEX {index} (not_before<?)" in words
 
 
+@pytest.mark.sqlite
 def test_places_are_counted_in_partial_indexes(stage: Stage) -> None:
     gaps, claims = plans(stage, lambda connection: used(connection, HEAT, now=1))
     assert "attempts_heat" in gaps
     assert "attempts_open" in claims
 
 
+@pytest.mark.sqlite
 def test_what_is_pending_and_unasked_is_found_in_the_partial_index(stage: Stage) -> None:
     (words,) = plans(stage, lambda connection: unasked(connection, FOUNDER, now=1))
     assert "drafts_pending" in words
     assert "SCAN drafts\n" not in words
 
 
+@pytest.mark.sqlite
 def test_what_is_overdue_is_found_in_partial_indexes(stage: Stage) -> None:
     by_draft, by_grant = plans(stage, lambda connection: overdue(connection, now=1))
     assert "SEARCH drafts USING INDEX drafts_expiring (expires_at<?)" in by_draft
@@ -659,6 +667,7 @@ def test_what_is_overdue_is_found_in_partial_indexes(stage: Stage) -> None:
     assert "drafts_approved" in by_grant
 
 
+@pytest.mark.sqlite
 def test_the_attempts_of_dead_workers_are_found_in_the_partial_index(stage: Stage) -> None:
     (words,) = plans(stage, abandoned)
     assert "attempts_open" in words

@@ -6,17 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from outbox.core.canonical import VERSION, encode
 from outbox.core.errors import Code
 from outbox.core.grant import Channel, Request
 from outbox.core.lifecycle import EDGES, Outcome, Room, State, Verb
 from outbox.core.signing import KeyRing
 from outbox.store.claims import (
+    Claim,
     cancel_if_stopped,
     claim_if_cool,
     complete_if_held,
     end_worker_once,
-    enter_gap_if_held,
+    enter_gaps_if_held,
     fail_if_held,
     finish_if_open,
     insert_worker,
@@ -25,7 +29,7 @@ from outbox.store.claims import (
 )
 from outbox.store.drafts import insert_pending, withdraw_if_not_sent
 from outbox.store.expiry import expire_if_overdue
-from outbox.store.journal import GENESIS, Chain
+from outbox.store.journal import GENESIS, Chain, Entry, Fact
 from outbox.store.notices import insert_request, insert_system
 from outbox.store.schema import metadata
 from outbox.store.stop import cancel_if_not_sent
@@ -124,7 +128,7 @@ def _cancel_approved(stage: Stage) -> Work:
 def _claim(stage: Stage) -> Work:
     stage.approved("d")
     stage.register("w1")
-    return lambda tx: claim_if_cool(tx, ROOMY, worker_id="w1", attempt_id="a", now=stage.clock.now)
+    return lambda tx: claim_if_cool(tx, ROOMY, worker_id="w1", attempt_ids=["a"], now=stage.clock.now)
 
 
 def _register(stage: Stage) -> Work:
@@ -164,6 +168,18 @@ def _claimed(
     return prepare
 
 
+def _enter_gap(tx: Transaction, claim: Claim, *, now: int) -> None:
+    enter_gaps_if_held(tx, [(claim, WIRE)], now=now)
+
+
+def _finish(tx: Transaction, claim: Claim, *, now: int) -> None:
+    finish_if_open(tx, [(claim, report(UNSENT))], now=now)
+
+
+def _complete(tx: Transaction, claim: Claim, *, now: int) -> None:
+    complete_if_held(tx, [claim], now=now)
+
+
 def _stop(stage: Stage) -> Work:
     stage.register("w1")
     stage.approved("d")
@@ -186,11 +202,11 @@ STEPS = {
     "expire approved": Step(Room.WORKER, _expire_approved, (("expire", "approved", "expired"),)),
     "claim": Step(Room.WORKER, _claim, (("claim", "approved", "executing"),)),
     "stop": Step(Room.OPERATOR, _stop, (("stop", None, None),)),
-    "gap": Step(Room.WORKER, _claimed(enter_gap_if_held, wire_digest=WIRE), (("gap", None, None),)),
-    "finish": Step(Room.WORKER, _claimed(finish_if_open, report=report(UNSENT)), (("done", None, None),)),
+    "gap": Step(Room.WORKER, _claimed(_enter_gap), (("gap", None, None),)),
+    "finish": Step(Room.WORKER, _claimed(_finish), (("done", None, None),)),
     "complete": Step(
         Room.WORKER,
-        _claimed(complete_if_held, gap=True, outcome=Outcome.ACCEPTED),
+        _claimed(_complete, gap=True, outcome=Outcome.ACCEPTED),
         (("complete", "executing", "completed"),),
     ),
     "fail": Step(
@@ -323,7 +339,8 @@ def test_a_chain_finds_its_head_in_the_journal_again(stage: Stage) -> None:
     forgotten = Chain(Room.DRAFTER, "one", RING)
     with stage.database.writer.begin() as connection:
         forgotten.resume(connection)
-        forgotten.append(connection, "after", now=1)
+        forgotten.append([Fact("after")], now=1)
+        forgotten.write(connection)
     rows = journal(stage)
     assert [row.entry.seq for row in rows if row.entry.writer == "drafter:one"] == [1, 2, 3]
     assert broken_links(rows) == []
@@ -406,3 +423,27 @@ def test_a_row_put_in_without_the_key_is_found(stage: Stage) -> None:
             "FROM journal WHERE seq = 4"
         )
     assert broken_links(journal(stage)) == [("drafter:1", 5)]
+
+
+_WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+_ENTRIES = st.builds(
+    Entry,
+    _WORDS,
+    st.integers(0, 2**40),
+    st.integers(0, 2**53 - 1),
+    _WORDS,
+    st.none() | _WORDS,
+    st.none() | _WORDS,
+    _WORDS,
+)
+
+
+@given(_ENTRIES)
+def test_the_bytes_under_a_mac_are_canonical_json(entry: Entry) -> None:
+    fields = {
+        "writer": entry.writer, "seq": entry.seq, "at": entry.at, "action": entry.action, "draft": entry.draft_id,
+        "attempt": entry.attempt_id, "detail": entry.detail,
+    }  # fmt: skip
+    assert entry.canonical(GENESIS) == encode({"version": VERSION, **fields, "previous": GENESIS.hex()})

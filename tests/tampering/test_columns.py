@@ -66,6 +66,7 @@ WITHOUT_AUTHORITY = {
     "pause": "sending goes on, or stops",
     "clock": "a worker that does not notice a clock which was set back",
     "identity": "a worker that does not start, since the ledger is another's; or one that looks for fewer of its gaps",
+    "counters": "what `outbox status` shows of drafts that have ended",
     "gate": "a burst; each of its drafts was approved",
     "journal": "a chain that does not verify: tests/store/test_journal.py",
 }

@@ -28,13 +28,17 @@ def _client(relay: ScriptedRelay, security: str, tls: ssl.SSLContext | None, tim
     )
 
 
-class _Listener(asyncio.Protocol):
+class _Listener(asyncio.BufferedProtocol):
     def __init__(self) -> None:
         self.heard = b""
         self.line = asyncio.Event()
+        self._buffer = memoryview(bytearray(1024))
 
-    def data_received(self, data: bytes) -> None:
-        self.heard += data
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.heard += self._buffer[:nbytes]
         if self.heard.endswith(b"\n"):
             self.line.set()
 

@@ -24,7 +24,17 @@ from outbox.transport.outcome import Accepted, InDoubt, NotSent, Outcome, Refuse
 from outbox.transport.smtp import EnterGap, GapEntered, GapRefused
 from tests.relay.certificate import Certificate
 from tests.relay.scripted import EXTENSIONS, PATIENCE, Fin, Say, ScriptedRelay
-from tests.relay.submission import ENVELOPE, JACK, JANE, OCTETS, SENDER, entered, transport_to
+from tests.relay.submission import (
+    ENVELOPE,
+    JACK,
+    JANE,
+    OCTETS,
+    SENDER,
+    entered,
+    send_and_leave,
+    submit,
+    transport_to,
+)
 
 ARCHIVE = "archive@acme.example"
 ARCHIVED = Envelope(SENDER, (JANE,), (JACK,), (ARCHIVE,))
@@ -36,9 +46,18 @@ WITH_DSN = (*EXTENSIONS, "DSN")
 def send(
     relay: ScriptedRelay, envelope: Envelope = ENVELOPE, *, spare: tuple[str, ...] = (), envid: str | None = None
 ) -> Outcome:
-    outcome = asyncio.run(transport_to(relay.port).send(envelope, OCTETS, entered, spare=spare, envid=envid))
+    outcome = asyncio.run(send_and_leave(transport_to(relay.port), envelope, spare=spare, envid=envid))
     relay.wait_until_over()
     return outcome
+
+
+def assert_no_data_is_ended(relay: ScriptedRelay) -> None:
+    """A refused envelope: where DATA went with it, nothing more is said; else there is no DATA."""
+    (seen,) = relay.seen
+    assert seen.dots == 0
+    assert not seen.commands_in_body
+    unheard = {"QUIT"} if "PIPELINING" in relay.extensions else {"DATA"}
+    assert not {"RSET", *unheard} & set(seen.verbs)
 
 
 def said(relay: ScriptedRelay, verb: str) -> list[str]:
@@ -90,8 +109,10 @@ def test_an_envelope_id_cannot_say_another_word_of_the_command() -> None:
 
 
 @pytest.mark.parametrize("refusal", [NOBODY, LATER], ids=["for good", "for now"])
-def test_a_message_goes_without_its_archive_and_what_was_said_of_it_is_kept(refusal: Say) -> None:
-    with ScriptedRelay({ARCHIVE: [refusal]}) as relay:
+def test_a_message_goes_without_its_archive_and_what_was_said_of_it_is_kept(
+    refusal: Say, extensions: tuple[str, ...]
+) -> None:
+    with ScriptedRelay({ARCHIVE: [refusal]}, extensions=extensions) as relay:
         outcome = send(relay, ARCHIVED, spare=(ARCHIVE,))
         assert isinstance(outcome, Accepted)
         assert [heard.address for heard in outcome.heard] == [JANE, JACK, ARCHIVE]
@@ -110,15 +131,15 @@ def test_a_message_goes_without_its_archive_and_what_was_said_of_it_is_kept(refu
     ids=["one other", "one other for now", "all but the archive", "all"],
 )
 def test_a_refusal_of_anybody_else_refuses_all_and_the_archive_has_no_say(
-    script: dict[str, list[Say]], code: int, transient: bool
+    script: dict[str, list[Say]], code: int, transient: bool, extensions: tuple[str, ...]
 ) -> None:
-    with ScriptedRelay(script) as relay:
+    with ScriptedRelay(script, extensions=extensions) as relay:
         outcome = send(relay, ARCHIVED, spare=(ARCHIVE,))
         assert isinstance(outcome, Refused)
         assert (outcome.reply.code, outcome.transient) == (code, transient)
         assert len(outcome.heard) == 3
         assert relay.messages == []
-        assert "DATA" not in relay.seen[0].verbs
+        assert_no_data_is_ended(relay)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +155,8 @@ def test_a_recipient_that_counts_is_not_gone_without(envelope: Envelope) -> None
 
 
 @pytest.mark.parametrize("fault", [[Fin()], [Say(b"354 Go\r\n")]], ids=["FIN", "354"])
-def test_a_relay_that_fails_at_the_archive_got_nothing(fault: list[Say | Fin]) -> None:
-    with ScriptedRelay({ARCHIVE: fault}) as relay:
+def test_a_relay_that_fails_at_the_archive_got_nothing(fault: list[Say | Fin], extensions: tuple[str, ...]) -> None:
+    with ScriptedRelay({ARCHIVE: fault}, extensions=extensions) as relay:
         outcome = send(relay, ARCHIVED, spare=(ARCHIVE,))
         assert isinstance(outcome, NotSent)
         assert outcome.transient
@@ -183,7 +204,7 @@ def test_as_the_dot_is_written_the_kernel_knows_how_long_to_repeat_it(
             security=security,  # type: ignore[arg-type]
             tls=certificate.trusting(),
         )
-        outcome = asyncio.run(transport.send(ENVELOPE, OCTETS, entering(relay.port)))
+        outcome = submit(transport, enter_gap=entering(relay.port))
         relay.wait_until_over()
     assert isinstance(outcome, Accepted)
     assert found == [(milliseconds, (1, 0))]
@@ -249,7 +270,7 @@ async def refused() -> GapRefused:
 )
 def test_a_connection_that_is_given_up_is_reset(enter_gap: EnterGap, expected: type[Outcome]) -> None:
     with EndOfStream() as relay:
-        outcome = asyncio.run(transport_to(relay.port, final_timeout=0.2).send(ENVELOPE, OCTETS, enter_gap))
+        outcome = submit(transport_to(relay.port, final_timeout=0.2), enter_gap=enter_gap)
         assert isinstance(outcome, expected)
         assert relay.wait() == "reset"
         assert relay.heard.endswith(b"\r\n.\r\n") is (expected is InDoubt)
@@ -257,7 +278,7 @@ def test_a_connection_that_is_given_up_is_reset(enter_gap: EnterGap, expected: t
 
 def test_a_connection_that_we_take_leave_of_is_closed_and_not_reset() -> None:
     with EndOfStream(answers=True) as relay:
-        outcome = asyncio.run(transport_to(relay.port).send(ENVELOPE, OCTETS, entered))
+        outcome = submit(transport_to(relay.port))
         assert isinstance(outcome, Accepted)
         assert relay.wait() == "closed"
         assert relay.heard.endswith(b"\r\n.\r\nQUIT\r\n")

@@ -24,7 +24,7 @@ from outbox.core.message import Content, compose
 from outbox.core.signed import SignedDraft, sign_draft
 from outbox.core.signing import KeyRing
 from outbox.ledger import Entered, Heard, Ledger
-from outbox.store.claims import Claim, claim_if_cool, enter_gap_if_held, insert_worker
+from outbox.store.claims import Claim, claim_if_cool, enter_gaps_if_held, insert_worker
 from outbox.store.drafts import insert_pending
 from outbox.store.engine import connect
 from outbox.store.heat import Heat
@@ -43,7 +43,7 @@ WIRE = bytes(32)
 @contextmanager
 def writing(house: House, room: Room) -> Iterator[Writer]:
     """A writer of one room, with the house's grant key for the journal."""
-    database = connect(house.database)
+    database = connect(house.place)
     writer = Writer(database, Chain(room, new_id(house.clock()), house.settings.grant_ring()))
     try:
         yield writer
@@ -85,7 +85,7 @@ def grant(house: House, draft_id: str) -> None:
 @contextmanager
 def ledger_of(house: House) -> Iterator[Ledger]:
     """The house's ledger as a worker has it, begun where there is none."""
-    database = connect(house.database)
+    database = connect(house.place)
     ledger = open_ledger(house.settings.state_dir, house.settings.grant_ring(), database)
     try:
         yield ledger
@@ -128,10 +128,11 @@ def dead_worker(
             writer.run(lambda tx: insert_worker(tx, name, host=here, pid=1, now=now))
         if not holding:
             return Dead(name, None)
-        claim = writer.run(lambda tx: claim_if_cool(tx, HEATS[gate], worker_id=name, attempt_id=new_id(now), now=now))
-        assert isinstance(claim, Claim)
+        (claim,), _ = writer.run(
+            lambda tx: claim_if_cool(tx, HEATS[gate], worker_id=name, attempt_ids=[new_id(now)], now=now)
+        )
         if in_gap:
-            writer.run(lambda tx: enter_gap_if_held(tx, claim, wire_digest=WIRE, now=now))
+            writer.run(lambda tx: enter_gaps_if_held(tx, [(claim, WIRE)], now=now))
             ledger.append([Entered(claim.draft_id, claim.attempt_id, "", (), WIRE.hex(), now)])
         if heard is not None:
             ledger.append([replace(heard, attempt=claim.attempt_id)])

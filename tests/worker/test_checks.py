@@ -63,7 +63,7 @@ def test_a_good_relay_is_reached_secured_and_logged_in_to_and_gets_no_mail(
         ["ledger", "worker", "relay", "relay-tls", "relay-login", "relay-offers"], True
     )
     assert "29 more days" in findings["relay-tls"].why
-    assert findings["relay-offers"].why == "it offers SIZE 104857600, 8BITMIME, SMTPUTF8; not PIPELINING, DSN"
+    assert findings["relay-offers"].why == "it offers SIZE 104857600, PIPELINING, 8BITMIME, SMTPUTF8; not DSN"
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(house: House, certificate: Certificate) -> None:

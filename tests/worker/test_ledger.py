@@ -66,8 +66,8 @@ def test_only_what_was_refused_or_not_sent_may_be_sent_again(folder: Path, outco
     with opened(folder) as ledger:
         found = ledger.possibly_sent("draft 3")
         assert found == (None if outcome in REFUSED else entered(3))
-        assert ledger.heard("attempt 3") == (heard(3, outcome) if outcome else None)
-        assert ledger.entered("attempt 3") == entered(3)
+        assert ledger.heard("attempt 3", "draft 3") == (heard(3, outcome) if outcome else None)
+        assert ledger.entered("attempt 3", "draft 3") == entered(3)
         assert ledger.possibly_sent("draft 4") is None
 
 

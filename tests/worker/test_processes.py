@@ -24,7 +24,6 @@ def test_an_idle_worker_ends_when_told_to(tmp_path: Path, number: signal.Signals
         draft = house.approved()
         process = start_worker(house)
         relay.wait_until_kept(1)
-        relay.wait_until_over()
         later = house.approved(subject="Another")  # found without a restart
         relay.wait_until_kept(2)
         process.send_signal(number)

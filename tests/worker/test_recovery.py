@@ -7,7 +7,7 @@ import pytest
 from outbox import worker
 from outbox.core.lifecycle import Room, State
 from outbox.lock import WorkerLock, is_alive
-from outbox.store.claims import enter_gap_if_held
+from outbox.store.claims import enter_gaps_if_held
 from tests.house import FOUNDER, HOUR, JANE, House
 from tests.worker.hand import WIRE, alerts, codes, dead_worker, system_drafts, writing
 
@@ -132,7 +132,7 @@ def test_a_zombie_that_comes_back_after_its_claim_was_let_go_cannot_enter_the_ga
     dead = dead_worker(house)
     house.drain()
     with writing(house, Room.WORKER) as writer, pytest.raises(Exception, match="held by another attempt"):
-        writer.run(lambda tx: enter_gap_if_held(tx, dead.claim, wire_digest=WIRE, now=house.clock()))
+        writer.run(lambda tx: enter_gaps_if_held(tx, [(dead.claim, WIRE)], now=house.clock()))
     assert len(house.relay.to(JANE)) == 1
 
 

@@ -1,0 +1,1 @@
+"""What Outbox costs, and how it compares: `make bench`. Nothing of it is imported by outbox."""

@@ -1,0 +1,71 @@
+"""A stranger's connection to PostgreSQL that takes the plain SQL which tests write for SQLite."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+
+TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY relname"
+
+GUARDS = "SELECT pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal"
+
+
+class Plain:
+    """`execute` as sqlite3 has it. What fails leaves a transaction as it was, as on SQLite.
+
+    With `kept` false all of it is undone at the end: BEGIN and COMMIT are savepoints then.
+    """
+
+    def __init__(self, raw: psycopg.Connection[Any], *, kept: bool = True) -> None:
+        self.raw, self._kept = raw, kept
+        self._dump: str | None = None
+        if not kept:
+            raw.execute("BEGIN")
+
+    def execute(self, query: str, values: Any = ()) -> psycopg.Cursor[Any]:
+        """Do one statement."""
+        words = self._in_words_of_postgres(query)
+        if self.raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE or words.split()[0] in _ENDS:
+            return self._do(words, values)
+        with self.raw.transaction():
+            return self._do(words, values)
+
+    def _do(self, words: str, values: Any) -> psycopg.Cursor[Any]:
+        if not values:
+            return self.raw.execute(words)  # type: ignore[call-overload,no-any-return]
+        return self.raw.execute(words.replace("%", "%%").replace("?", "%s"), values)  # type: ignore[call-overload,no-any-return]
+
+    def _in_words_of_postgres(self, query: str) -> str:
+        if not self._kept and query in _SAVED:
+            return _SAVED[query]
+        words = re.sub(r"zeroblob\((\d+)\)", r"decode(repeat('00', \1), 'hex')", query)
+        words = re.sub(r"randomblob\(length\((\w+)\)\)", r"substring(sha256(\1) FROM 1 FOR length(\1))", words)
+        words = re.sub(r"randomblob\(32\)", "sha256(clock_timestamp()::text::bytea)", words)
+        words = re.sub(r"\bx'([0-9a-f]*)'", r"'\\x\1'::bytea", words)
+        words = re.sub(r"\browid\b", "place" if " journal" in words else "ctid", words)
+        if words.startswith("INSERT OR IGNORE"):
+            words = words.replace("INSERT OR IGNORE", "INSERT", 1) + " ON CONFLICT DO NOTHING"
+        if found := re.fullmatch(r"DROP TRIGGER (\w+)", words):
+            ((table,),) = self.raw.execute(
+                "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = %s", found.groups()
+            )
+            words = f"{words} ON {table}"
+        return words
+
+    def iterdump(self) -> list[str]:
+        """Every guard, and every row of every table, as text."""
+        if self._dump is None:
+            tables = [table for (table,) in self.raw.execute(TABLES).fetchall()]
+            rows = [f"SELECT '{table} ' || t::text FROM {table} AS t" for table in tables]
+            self._dump = " UNION ALL ".join([GUARDS, *rows]) + " ORDER BY 1"
+        return [str(said) for (said,) in self.raw.execute(self._dump)]  # type: ignore[call-overload]
+
+    def close(self) -> None:
+        """Hang up, and undo what is not kept."""
+        self.raw.close()
+
+
+_SAVED = {"BEGIN": "SAVEPOINT plain", "COMMIT": "RELEASE SAVEPOINT plain", "ROLLBACK": "ROLLBACK TO SAVEPOINT plain"}
+_ENDS = {"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"}
