@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Self
 
 from outbox.core.errors import Code, ConfigError, Unavailable
-from outbox.core.ledger_line import GENESIS, MAC_AT, Begun, Entered, Fenced, Heard, Line, parse, seal
+from outbox.core.ledger_index import LedgerIndex
+from outbox.core.ledger_line import GENESIS, MAC_AT, Begun, Entered, Fenced, Forgotten, Heard, Line, parse, seal
 from outbox.core.signing import KeyRing
 
-__all__ = ["NAME", "Begun", "Entered", "Fenced", "Heard", "Ledger", "LedgerRefused"]
+__all__ = ["NAME", "Begun", "Entered", "Fenced", "Forgotten", "Heard", "Ledger", "LedgerRefused"]
 
 NAME = "ledger"
 _PATIENCE, _POLL = 2.0, 0.001  # seconds
 _PART = 1 << 16  # octets that are read at a time
 _WINDOW = 4096  # octets that a line is read by
-_HEARD_BITS = 32  # of a place, for how far after the gap's line that of its outcome stands
 
 
 class LedgerRefused(ConfigError):
@@ -43,16 +43,10 @@ class Ledger:
         self._file, self._ring, self._descriptor = file, ring, descriptor
         self._guard = threading.Lock()
         self._head, self._end = GENESIS, 0
+        self._synced = 0  # up to here it is known to be on the disk
         self._writing = threading.Lock()  # one descriptor is one lock, whichever thread takes it
         self._broken: str | None = None
-        self._database: str | None = None
-        self._places: dict[int, list[int] | int] = {}  # by the draft's hash; a hundred octets for each that left
-        self._open: dict[str, tuple[int, int]] = {}  # attempts that nothing was heard of: hash and gap's line
-        self._strays: dict[str, int] = {}  # outcomes of attempts whose gap is not written down
-        self._fence_end = 0  # where the first line after the last fence stands
-        self.fence: str | None = None  # the last one,
-        self.fenced_at = 0  # and when it was (microseconds UTC)
-        self.blank_until = 0  # of what was drafted before, this ledger knows nothing
+        self.index = LedgerIndex()
 
     @property
     def folder(self) -> Path:
@@ -65,8 +59,7 @@ class Ledger:
         file, draft = state_dir / NAME, state_dir / f"{NAME}.{os.getpid()}.tmp"
         with _unwritable(file):
             state_dir.mkdir(parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = new_file(draft)
         made = cls(draft, ring, descriptor)
         made.append([Begun(database_id)])
         made.close()
@@ -77,11 +70,7 @@ class Ledger:
             with suppress(FileExistsError):
                 os.link(draft, file)
             draft.unlink()
-            folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync_folder(state_dir)
         return cls.open(state_dir, ring, database_id)
 
     @classmethod
@@ -89,7 +78,7 @@ class Ledger:
         """Read the file whole. Raises LedgerRefused where it is missing, altered or another database's."""
         file = state_dir / NAME
         try:
-            how = os.O_RDONLY if read_only else os.O_RDWR | os.O_APPEND
+            how = os.O_RDONLY if read_only else os.O_RDWR
             descriptor = os.open(file, how | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise LedgerRefused(
@@ -104,6 +93,10 @@ class Ledger:
                 raise found.altered("it is no file")
             found.catch_up()
             found.refuse_other_database(database_id)
+            if not read_only:
+                with _unwritable(file):
+                    os.fdatasync(descriptor)
+                found._synced = found._end
             unless_read.pop_all()
         return found
 
@@ -117,9 +110,7 @@ class Ledger:
 
         Raises Unavailable: then none of them may be relied on.
         """
-        with self._locked():
-            self._refuse_broken()
-            self._read(to_write=True)
+        with self.held():
             self._refuse_repeated(lines)
             head, octets, ends = self._head, b"", []
             for line in lines:
@@ -129,8 +120,16 @@ class Ledger:
             self._write(octets, durable=any(map(_must_last, lines)))
             with self._guard:
                 for start, line in zip([self._end, *ends], lines, strict=False):
-                    self._take(line, start)
+                    self.index.take(line, start)
                 self._head, self._end = head, ends[-1]
+
+    @contextmanager
+    def held(self, patience: float = _PATIENCE) -> Iterator[None]:
+        """While this lasts nobody else writes, and all that was written is known. Raises as `append` does."""
+        with self._locked(patience):
+            self._refuse_broken()
+            self._read(to_write=True)
+            yield
 
     def catch_up(self) -> None:
         """Take in what others have written since; what this process is writing now takes it in by itself.
@@ -146,7 +145,7 @@ class Ledger:
 
     def refuse_other_database(self, database_id: str) -> None:
         """Raise LedgerRefused where its first line names another database."""
-        if self._database != database_id:
+        if self.index.database != database_id:
             raise self.altered("it belongs to another database")
 
     def possibly_sent(self, draft_id: str) -> Entered | None:
@@ -166,14 +165,18 @@ class Ledger:
         found = [heard for entered, heard in self._stories(draft_id) if entered.attempt == attempt_id]
         return found[0] if found else self._stray(attempt_id)
 
-    def unfenced(self) -> list[str]:
-        """The attempts that the database has to know: those since the last fence, the oldest first."""
-        found, start, end = [], self._fence_end, self._end
+    @property
+    def size(self) -> int:
+        """Octets that are known."""
+        return self._end
+
+    def lines(self) -> Iterator[tuple[int, Line]]:
+        """Every line and where it stands, verified once more. Raises LedgerRefused where it is another now."""
+        start, end = 0, self._end
         while start < end:
-            line, start = self._line_at(start)
-            if isinstance(line, Entered):
-                found.append(line.attempt)
-        return found
+            line, after = self._line_at(start)
+            yield start, line
+            start = after
 
     def _stories(self, draft_id: str) -> Iterator[tuple[Entered, Heard | None]]:
         """What the file says of a draft's attempts, read again; now and then of another draft with the same hash.
@@ -181,18 +184,16 @@ class Ledger:
         Raises LedgerRefused where that is not what was written.
         """
         with self._guard:
-            found = self._places.get(hash(draft_id), [])
-            places = list(found) if isinstance(found, list) else [found]
-        for place in places:
-            start, distance = place >> _HEARD_BITS, place & (1 << _HEARD_BITS) - 1
+            found = self.index.stories(draft_id)
+        for start, heard_at in found:
             entered, _ = self._line_at(start)
             if not isinstance(entered, Entered) or hash(entered.draft) != hash(draft_id):
                 raise self.altered(f"the line at octet {start} is another now")
-            heard = self._heard_at(start + distance, entered.attempt) if distance else self._stray(entered.attempt)
-            yield entered, heard
+            attempt_id = entered.attempt
+            yield entered, self._stray(attempt_id) if heard_at is None else self._heard_at(heard_at, attempt_id)
 
     def _stray(self, attempt_id: str) -> Heard | None:
-        start = self._strays.get(attempt_id)
+        start = self.index.stray(attempt_id)
         return self._heard_at(start, attempt_id) if start is not None else None
 
     def _heard_at(self, start: int, attempt_id: str) -> Heard:
@@ -220,9 +221,14 @@ class Ledger:
     def _refuse_repeated(self, lines: Sequence[Line]) -> None:
         """Whatever the database allowed: no draft is in the gap twice."""
         for line in lines:
-            gone = self.possibly_sent(line.draft) if isinstance(line, Entered) else None
+            if not isinstance(line, Entered):
+                continue
+            gone = self.possibly_sent(line.draft)
             if gone is not None:
                 why = f"by the ledger attempt {gone.attempt} may have sent draft {gone.draft}; it is not sent again"
+                raise Unavailable(Code.POSSIBLY_SENT, why)
+            if self.index.has_forgotten(line.expires_at):  # whatever the clock says now
+                why = f"draft {line.draft} may have left: the ledger forgot drafts whose time was over when its was"
                 raise Unavailable(Code.POSSIBLY_SENT, why)
 
     def _read(self, *, to_write: bool) -> None:
@@ -251,47 +257,17 @@ class Ledger:
         if found is None:
             raise self.altered(f"the line at octet {self._end} is not what was written, or a line before it is gone")
         line, self._head = found
-        self._take(line, self._end)
+        self.index.take(line, self._end)
         self._end += len(text)
 
-    def _take(self, line: Line, start: int) -> None:
-        match line:
-            case Begun(database):
-                self._database = database
-            case Entered(draft, attempt):
-                self._open[attempt] = hash(draft), start
-                self._place(hash(draft), start << _HEARD_BITS)
-            case Heard(attempt):
-                key, entered_at = self._open.pop(attempt, (0, start))
-                if 0 < start - entered_at < 1 << _HEARD_BITS:
-                    self._mark_heard(key, entered_at, start)
-                else:
-                    self._strays.setdefault(attempt, start)
-            case Fenced(fence, at):
-                self.fence, self.fenced_at = fence, at
-                if not self._places:  # begun by a fence, because the one before was lost
-                    self.blank_until = at
-                self._fence_end = start
-
-    def _place(self, key: int, place: int) -> None:
-        before = self._places.get(key)
-        if before is None:
-            self._places[key] = place
-        else:
-            self._places[key] = [*(before if isinstance(before, list) else [before]), place]
-
-    def _mark_heard(self, key: int, entered_at: int, start: int) -> None:
-        distance, before = start - entered_at, self._places[key]
-        marked = entered_at << _HEARD_BITS | distance
-        places = before if isinstance(before, list) else [before]
-        places = [marked if one == entered_at << _HEARD_BITS else one for one in places]
-        self._places[key] = places if len(places) > 1 else places[0]
-
     def _write(self, octets: bytes, *, durable: bool) -> None:
+        """What is to last is written in one piece with what is not known to, so that no power cut keeps it alone."""
+        start, end = (self._synced if durable else self._end), self._end + len(octets)
         try:
-            written = os.write(self._descriptor, octets)
+            octets = _read_all(self._descriptor, start, self._end - start) + octets
+            written = 0
             while written < len(octets):
-                written += os.write(self._descriptor, octets[written:])
+                written += os.pwrite(self._descriptor, octets[written:], start + written)
         except OSError as error:  # what is there of it the next writer reads, or cuts off
             raise self._unwritten(error) from error
         if durable:
@@ -300,12 +276,13 @@ class Ledger:
             except OSError as error:  # what the disk holds now is not known, and a second sync would not say
                 self._broken = str(error.strerror)
                 raise self._unwritten(error) from error
+            self._synced = end
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, patience: float) -> Iterator[None]:
         """Alone among those who write. Another that was stopped with the lock in its hand is not waited for."""
-        until = time.monotonic() + _PATIENCE
-        if not self._writing.acquire(timeout=_PATIENCE):
+        until = time.monotonic() + patience
+        if not self._writing.acquire(timeout=patience):
             raise self._unwritten(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         with ExitStack() as at_end:
             at_end.callback(self._writing.release)
@@ -347,6 +324,22 @@ class Ledger:
     def altered(self, why: str) -> LedgerRefused:
         """The error for a file that is not what was written."""
         return LedgerRefused(Code.LEDGER_ALTERED, f"the ledger {self._file}: {why}", field="database.state_dir")
+
+
+def new_file(file: Path) -> int:
+    """A file of this user alone, empty, open to write at its end; one of that name is gone. Raises OSError."""
+    file.unlink(missing_ok=True)
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on the disk. Raises Unavailable: then it is not known which file is there."""
+    with _unwritable(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _must_last(line: Line) -> bool:

@@ -29,6 +29,29 @@ def pytest_configure(config: pytest.Config) -> None:
     houses.DATABASE = config.getoption("--database") or "sqlite"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A seed of the rooms' tests runs on both databases each time; all of them do with --database."""
+    if metafunc.definition.get_closest_marker("both") and not metafunc.config.getoption("--database"):
+        metafunc.parametrize("_of_kind", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _of_kind(request: pytest.FixtureRequest) -> Iterator[None]:
+    before, houses.DATABASE = houses.DATABASE, getattr(request, "param", houses.DATABASE)
+    yield
+    houses.DATABASE = before
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is about a SQLite file is not there for PostgreSQL."""
+    items[:] = [item for item in items if not (_kind(item) == "postgresql" and item.get_closest_marker("sqlite"))]
+
+
+def _kind(item: pytest.Item) -> object:
+    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return given.get("kind", given.get("_of_kind", houses.DATABASE))
+
+
 @pytest.fixture(autouse=True)
 def _databases_of_its_own() -> Iterator[None]:
     before = server.made()

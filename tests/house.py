@@ -86,13 +86,13 @@ class House:
     is_kept: bool = True  # whether what a stranger does over `connection` stays
 
     @classmethod
-    def build(cls, folder: Path, relay: RecordingRelay) -> House:
-        """As `initialise` leaves it, the relay's port and the keys being its own."""
+    def build(cls, folder: Path, relay: RecordingRelay, *, kind: str | None = None) -> House:
+        """As `initialise` leaves it, the relay's port and the keys being its own, on a database of this kind."""
         shutil.copytree(_pattern(), folder, dirs_exist_ok=True)
         for key in (folder / "keys").iterdir():
             key.write_bytes(secrets.token_bytes(key.stat().st_size))
         house = cls(folder, relay)
-        if DATABASE == "postgresql":
+        if (kind or DATABASE) == "postgresql":
             house.database.unlink()
             house.url = server.url_of(server.make_database())
             house.set("database", url=f'"{house.url}"')
@@ -108,6 +108,24 @@ class House:
             other.set("database", url=f'"{other.url}"')
         other.set("relay", port=str(relay.port))
         return other
+
+    def backed_up(self) -> Path | str:
+        """A copy of the database as it is now, whoever writes to it meanwhile: a file, or a database's name."""
+        if self.url is not None:
+            return server.copy_in_use(self.name)
+        copy = self.folder / "backup.db"
+        with closing(sqlite3.connect(self.database)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        return copy
+
+    def restore(self, copy: Path | str) -> None:
+        """Put a copy in the database's place, as the manual says."""
+        if isinstance(copy, str):
+            server.put_back(self.name, copy)
+            return
+        for file in self.folder.glob("outbox.db*"):
+            file.unlink()
+        shutil.copy(copy, self.database)
 
     @property
     def database(self) -> Path:
@@ -131,7 +149,9 @@ class House:
         if self.url is None:
             return self.settings
         file, user = self.folder / f"outbox-{room}.toml", server.url_of(self.name, user=server.login_of(room))
-        file.write_text((self.folder / "outbox.toml").read_text().replace(self.url, user))
+        draft = file.with_suffix(f".{secrets.token_hex(4)}")
+        draft.write_text((self.folder / "outbox.toml").read_text().replace(self.url, user))
+        draft.replace(file)  # whole at any moment: threads read it
         return config.load(file)
 
     @property

@@ -95,6 +95,8 @@ CREATE TABLE workers (
     pid INTEGER NOT NULL,
     started_at BIGINT NOT NULL,
     ended_at BIGINT,
+    ledger TEXT COLLATE "C",
+    visible INTEGER DEFAULT 0 NOT NULL,
     PRIMARY KEY (id)
 )
 

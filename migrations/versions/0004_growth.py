@@ -34,6 +34,12 @@ STATEMENTS = (
     UPDATE gate SET claims = (SELECT count(*) FROM attempts WHERE attempts.gate = gate.name)
     """,
     """
+    ALTER TABLE workers ADD COLUMN ledger TEXT
+    """,
+    """
+    ALTER TABLE workers ADD COLUMN visible INTEGER DEFAULT 0 NOT NULL
+    """,
+    """
     CREATE INDEX drafts_ended ON drafts (state, id) WHERE state IN ('rejected', 'expired', 'cancelled', 'failed', 'refused')
     """,
     """

@@ -6,16 +6,18 @@ import json
 import logging
 import sys
 import time
+from functools import lru_cache
 
 _OWN = ("action", "code", "draft", "uid")
 
 
-class _JsonLines(logging.Formatter):
-    converter = staticmethod(time.gmtime)
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
+
+class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
-            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03}Z",
+            "at": f"{_second(int(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -23,11 +25,17 @@ class _JsonLines(logging.Formatter):
         fields |= {name: getattr(record, name) for name in _OWN if getattr(record, name, None) is not None}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        return _encode(fields)
+
+
+@lru_cache(maxsize=1)
+def _second(unix: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix))
 
 
 def configure(level: int) -> None:
-    """Send this package's logs to stderr."""
+    """Send this package's logs to stderr. Who called is not asked for: nothing shows it, and it costs."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     if sys.stderr.isatty():
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))

@@ -40,7 +40,7 @@ def parse_address(text: str, field: str) -> str:
 
     A local part beyond ASCII stays as it is and needs SMTPUTF8 at the relay. Raises PolicyRefused naming `field`.
     """
-    if _is_plain(text):
+    if is_plain(text):
         return text
     from email_validator import EmailNotValidError, validate_email  # rarely needed, and slow to import
 
@@ -54,14 +54,15 @@ def parse_address(text: str, field: str) -> str:
     return f"{parsed.local_part}@{(parsed.ascii_domain or parsed.domain).lower()}"
 
 
-def _is_plain(text: str) -> bool:
+def is_plain(text: str) -> bool:
+    """Whether parse_address returns `text` as it is, at first sight; False says nothing."""
     found = _PLAIN.fullmatch(text) if len(text) <= _LONGEST_ADDRESS else None
     return found is not None and found["top"] not in NOT_PLAIN
 
 
 def parse_mailbox(text: str, field: str) -> Mailbox:
     """`jane@example.org` or `Jane Doe <jane@example.org>`. Raises PolicyRefused naming `field`."""
-    if _is_plain(text):
+    if is_plain(text):
         return Mailbox("", text)
     found = _MAILBOX.fullmatch(text.strip(" \t"))
     if found is None:

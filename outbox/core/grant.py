@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from outbox.core.canonical import VERSION, encode
+from outbox.core.canonical import VERSION, are_whole, encode, quoted
 from outbox.core.signing import REPLY_MAC_OCTETS, KeyRing, Purpose, Signature
 
 REQUEST_ID_OCTETS = 8
@@ -39,6 +39,11 @@ class Grant:
 
     def canonical(self) -> bytes:
         """The bytes that are signed."""
+        if are_whole(self.at, self.expires_at):
+            try:
+                return self._canonical().encode()
+            except (TypeError, UnicodeEncodeError):  # no text, or none that can be encoded
+                pass
         return encode(
             {
                 "version": VERSION,
@@ -50,6 +55,13 @@ class Grant:
                 "at": self.at,
                 "expires_at": self.expires_at,
             }
+        )
+
+    def _canonical(self) -> str:
+        return (
+            f'{{"approver":{quoted(self.approver)},"at":{self.at},"channel":{quoted(self.channel)},'
+            f'"digest":"{self.digest.hex()}","draft":{quoted(self.draft_id)},"expires_at":{self.expires_at},'
+            f'"id":{quoted(self.id)},"version":{VERSION}}}'
         )
 
 

@@ -30,7 +30,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """An attempt entered the gap at `at` (microseconds UTC): from here on it may have been sent."""
+    """An attempt entered the gap at `at`: from here on it may have been sent, and after `expires_at` not once more.
+
+    Instants in microseconds UTC; `expires_at` is the draft's, as it is signed, and 0 in lines from before it was there.
+    """
 
     draft: str
     attempt: str
@@ -38,12 +41,14 @@ class Entered:
     grants: tuple[str, ...]
     wire_digest: str
     at: int
+    expires_at: int = 0
 
     def parts(self) -> _Parts:
         """Its canonical JSON, as `_Parts` says."""
         first = (
             f'"at":{self.at},"attempt":{quoted(self.attempt)},"digest":{quoted(self.digest)},'
-            f'"draft":{quoted(self.draft)},"grants":[{",".join(map(quoted, self.grants))}],"is":"entered"'
+            f'"draft":{quoted(self.draft)},"expires_at":{self.expires_at},'
+            f'"grants":[{",".join(map(quoted, self.grants))}],"is":"entered"'
         )
         return first, "", f'"wire_digest":{quoted(self.wire_digest)}'
 
@@ -100,8 +105,30 @@ class Fenced:
         return f'{first},"note":{quoted(self.note)}', "", ""
 
 
-Line = Begun | Entered | Heard | Fenced
-_KINDS: dict[object, Callable[..., Line]] = {"begun": Begun, "entered": Entered, "heard": Heard, "fenced": Fenced}
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """At `at`, lines about drafts whose time was over at `until` or before were taken out; some may be there.
+
+    `blank_until` is the ledger's own: of what was drafted before, it knew nothing then either. Microseconds UTC.
+    """
+
+    at: int
+    blank_until: int
+    until: int
+
+    def parts(self) -> _Parts:
+        """Its canonical JSON, as `_Parts` says."""
+        return f'"at":{self.at},"blank_until":{self.blank_until},"is":"forgotten"', f'"until":{self.until}', ""
+
+
+Line = Begun | Entered | Heard | Fenced | Forgotten
+_KINDS: dict[object, Callable[..., Line]] = {
+    "begun": Begun,
+    "entered": Entered,
+    "heard": Heard,
+    "fenced": Fenced,
+    "forgotten": Forgotten,
+}
 
 
 def seal(ring: KeyRing, line: Line, previous: bytes) -> tuple[bytes, bytes]:

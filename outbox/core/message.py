@@ -33,7 +33,7 @@ _ONCE = {
 }  # fmt: skip
 _LARGEST_REMEMBERED = 8192  # octets of a header block
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
-_NAME = re.compile(r"[!-9;-~]{1,76}")
+FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
 _WORD = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(=\?[^?\s]{1,80}\?[bBqQ]\?[^?]*\?=)\s+(?==\?)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -229,11 +229,12 @@ def split_headers(octets: bytes) -> tuple[tuple[str, str], ...]:
 
     `octets` have CRLF line ends. Values keep RFC 2047 words as they are; octets beyond ASCII are read as UTF-8.
     """
-    head = _head(octets)
+    head = header_block(octets)
     return _remembered(head) if len(head) <= _LARGEST_REMEMBERED else _pairs(head)
 
 
-def _head(octets: bytes) -> bytes:
+def header_block(octets: bytes) -> bytes:
+    """The octets before the empty line, without the end of the last one."""
     end = octets.find(b"\r\n\r\n")
     return octets.removesuffix(b"\r\n") if end < 0 else octets[:end]
 
@@ -254,7 +255,7 @@ def _fields(head: bytes) -> list[tuple[str, str, bytes]]:
     for raw in _FIELD_END.split(head):
         name, colon, value = raw.partition(b":")
         label = name.decode("ascii", "replace")
-        if not colon or not _NAME.fullmatch(label):
+        if not colon or not FIELD_NAME.fullmatch(label):
             raise PolicyRefused(Code.MESSAGE_MALFORMED, f"{label[:40]!a} is not a header field")
         text = value.replace(b"\r\n", b"").decode("utf-8", "replace").strip()
         fields.append((label, text, raw + b"\r\n"))
@@ -283,7 +284,7 @@ def adopt(octets: bytes, draft_id: str, message_id: str, *, anew: bool = False) 
     message could be read in two ways.
     """
     octets = normalise_lines(octets)
-    fields, body = _fields(_head(octets)), octets.partition(b"\r\n\r\n")[2]
+    fields, body = _fields(header_block(octets)), octets.partition(b"\r\n\r\n")[2]
     kept = [(name, value, raw) for name, value, raw in fields if not _is_ours(name)]
     names = [name.lower() for name, _, _ in fields]
     for name in _ONCE:
@@ -331,7 +332,7 @@ def parse_message_ids(value: str) -> tuple[str, ...]:
 
 def normalise_lines(octets: bytes) -> bytes:
     """CRLF line ends throughout. Raises PolicyRefused for NUL, a bare CR or a line over 998 octets."""
-    if _is_normal(octets):
+    if is_normal(octets):
         return octets
     octets = octets.replace(b"\r\n", b"\n")
     if b"\r" in octets or b"\0" in octets:
@@ -343,8 +344,8 @@ def normalise_lines(octets: bytes) -> bytes:
     return octets.replace(b"\n", b"\r\n")
 
 
-def _is_normal(octets: bytes) -> bool:
-    """Whether `octets` are what normalise_lines makes of them."""
+def is_normal(octets: bytes) -> bool:
+    """Whether `octets` are what normalise_lines makes of them; False where it refuses them."""
     ends = octets.count(b"\n")
     if not (octets.endswith(b"\r\n") and octets.count(b"\r\n") == ends == octets.count(b"\r")) or b"\0" in octets:
         return False

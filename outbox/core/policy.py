@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from outbox.core.address import domain, parse_address, parse_mailboxes, without_extension
+from outbox.core.address import domain, is_plain, parse_address, parse_mailboxes, without_extension
 from outbox.core.draft import MICROSECONDS, Draft
 from outbox.core.errors import Code, PolicyRefused
 from outbox.core.lifecycle import SYSTEM_KIND
-from outbox.core.message import normalise_lines, split_headers
+from outbox.core.message import is_normal, normalise_lines, split_headers
 from outbox.core.rendering import render
 
 NON_DELEGABLE = frozenset(
@@ -51,6 +51,25 @@ class Policy:
     refuse_kinds: frozenset[str] = frozenset()
     return_path: str | None = None
     archive: str | None = None
+    _approval: str | None = field(init=False, repr=False, compare=False)
+    _approval_begins: str = field(init=False, repr=False, compare=False)
+    _kinds: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        approval = None if self.approval_address is None else without_extension(self.approval_address)
+        object.__setattr__(self, "_approval", approval)
+        object.__setattr__(self, "_approval_begins", (approval or "").rpartition("@")[0].casefold())
+        object.__setattr__(self, "_kinds", frozenset(kind for kind in KINDS if not any(kind_violations(kind, self))))
+
+    def is_approval(self, address: str) -> bool:
+        """Whether mail to `address` reaches the approval mailbox."""
+        if self._approval is None or not address.casefold().startswith(self._approval_begins):
+            return False  # each character by itself: neither the case nor an extension can make it another
+        return without_extension(address) == self._approval
+
+    def allows_kind(self, kind: str) -> bool:
+        """Whether kind_violations finds nothing."""
+        return kind in self._kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +124,53 @@ def standing_violations(draft: Draft, policy: Policy) -> Iterator[Violation]:
         yield Violation(Code.TTL_OUT_OF_RANGE, f"a draft lives for 1 second to {policy.max_ttl} seconds", "ttl")
 
 
+def refuse_violations(draft: Draft, policy: Policy, fields: dict[str, str] | None) -> None:
+    """Raise PolicyRefused for the first of standing_violations; `fields` are the message's usual_fields.
+
+    One look says of nearly every draft that it breaks none. Any other is asked about rule by rule.
+    """
+    if fields is None or not _is_usual(draft, policy, fields):
+        raise_first(standing_violations(draft, policy))
+
+
+def refuse_form(draft: Draft) -> None:
+    """Raise PolicyRefused for the first of form_violations."""
+    if not _is_in_form(draft, draft.envelope.recipients):
+        raise_first(form_violations(draft))
+
+
+def _is_usual(draft: Draft, policy: Policy, fields: dict[str, str]) -> bool:
+    """Whether a draft is seen at first sight to break none of standing_violations; False says nothing."""
+    sender, recipients = draft.envelope.sender, draft.envelope.recipients
+    return (
+        policy.allows_kind(draft.kind)
+        and _is_in_form(draft, recipients)
+        and domain(sender) in policy.from_domains
+        and 0 < len(recipients) <= policy.max_recipients
+        and not policy.is_approval(sender)
+        and not any(map(policy.is_approval, recipients))
+        and (fields.get("from") == sender or _names_allowed(fields, "from", policy, policy.from_domains))
+        and (fields.get("to") in recipients or _names_allowed(fields, "to", policy))
+        and _names_allowed(fields, "cc", policy)
+        and _names_allowed(fields, "reply-to", policy)
+        and MICROSECONDS <= draft.expires_at - draft.created_at <= policy.max_ttl * MICROSECONDS
+    )
+
+
+def _is_in_form(draft: Draft, recipients: tuple[str, ...]) -> bool:
+    return is_plain(draft.envelope.sender) and all(map(is_plain, recipients)) and is_normal(draft.message)
+
+
+def _names_allowed(fields: dict[str, str], name: str, policy: Policy, domains: frozenset[str] | None = None) -> bool:
+    if name not in fields:
+        return True
+    try:
+        named = [mailbox.address for mailbox in parse_mailboxes(fields[name], name)]
+    except PolicyRefused:
+        return False
+    return not any(map(policy.is_approval, named)) and (domains is None or domains.issuperset(map(domain, named)))
+
+
 def form_violations(draft: Draft) -> Iterator[Violation]:
     """Whether addresses and octets can be said to a relay as they are: who holds the draft key can sign anything."""
     for address in (draft.envelope.sender, *draft.envelope.recipients):
@@ -146,11 +212,8 @@ def _domain_violation(address: str, policy: Policy, field: str) -> Iterator[Viol
 
 
 def _approval_violations(addresses: tuple[str, ...], policy: Policy, field: str) -> Iterator[Violation]:
-    if policy.approval_address is None:
-        return
-    approval = without_extension(policy.approval_address)
     for address in addresses:
-        if without_extension(address) == approval:
+        if policy.is_approval(address):
             message = f"{address} is the approval address; no draft may write to it, from it or ask for replies to it"
             yield Violation(Code.APPROVAL_ADDRESS, message, field)
 

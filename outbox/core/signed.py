@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from outbox.core.canonical import digest
 from outbox.core.draft import Draft
 from outbox.core.errors import Code, VerificationFailed
+from outbox.core.headers import usual_fields
 from outbox.core.lifecycle import SYSTEM_KIND
 from outbox.core.message import DRAFT_HEADER, decode_words, split_headers
 from outbox.core.signing import KeyRing, Purpose, Signature
@@ -50,7 +51,10 @@ def derived(draft: Draft) -> tuple[str, str]:
 
 
 def _derived(headers: tuple[tuple[str, str], ...]) -> tuple[str, str]:
-    values = {name.lower(): value for name, value in reversed(headers)}
+    return _of_fields({name.lower(): value for name, value in reversed(headers)})
+
+
+def _of_fields(values: dict[str, str]) -> tuple[str, str]:
     return decode_words(values.get("subject", "")), values.get("message-id", "")
 
 
@@ -62,16 +66,26 @@ def verify_digest(signed: SignedDraft) -> None:
         )
 
 
-def verify_draft(ring: KeyRing, signed: SignedDraft) -> None:
-    """Raise VerificationFailed unless every signed fact, and what derives from it, is as it was drafted."""
+def verify_draft(ring: KeyRing, signed: SignedDraft) -> dict[str, str] | None:
+    """Raise VerificationFailed unless every signed fact, and what derives from it, is as it was drafted.
+
+    Returns the message's usual_fields, for who looks at it next.
+    """
     verify_digest(signed)
     if not ring.verify(purpose_of(signed.draft.kind), signed.digest, signed.signature):
         raise VerificationFailed(
             Code.SIGNATURE_INVALID, f"draft {signed.draft.id}: no key of ours made its signature; it was not sent"
         )
-    headers = split_headers(signed.draft.message)
-    ids = [value for name, value in headers if name.lower() == _DRAFT_HEADER]
-    if (signed.subject, signed.message_id) != _derived(headers) or ids != [signed.draft.id]:
+    fields = usual_fields(signed.draft.message)
+    if fields is not None:
+        derives = _of_fields(fields)
+        ids = [fields[_DRAFT_HEADER]] if _DRAFT_HEADER in fields else []
+    else:
+        headers = split_headers(signed.draft.message)
+        derives = _derived(headers)
+        ids = [value for name, value in headers if name.lower() == _DRAFT_HEADER]
+    if (signed.subject, signed.message_id) != derives or ids != [signed.draft.id]:
         raise VerificationFailed(
             Code.DIGEST_MISMATCH, f"draft {signed.draft.id}: its subject, Message-ID or id is not what its message says"
         )
+    return fields

@@ -150,7 +150,7 @@ class Fence:
 
     def _doubt(self, row: Held, ledger: Ledger | None) -> bool:
         gone = _gone(ledger, row.draft_id)
-        if gone is None and ledger is not None:
+        if gone is None and ledger is not None and not ledger.index.has_forgotten(row.expires_at):
             return False  # by the ledger it did not leave: a worker looks after it
 
         def work(tx: Transaction) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from outbox.agreement import read_ledger
+from outbox.agreement import disagreement, read_ledger
 from outbox.clock import Clock, new_id
 from outbox.config import Settings
 from outbox.core.address import domain
@@ -15,10 +15,11 @@ from outbox.core.message import adopt
 from outbox.core.policy import raise_first, violations
 from outbox.core.signed import SignedDraft, sign_draft, verify_draft
 from outbox.core.signing import KeyRing
+from outbox.ledger import Ledger
 from outbox.store.drafts import OWN_KEYS, insert_pending
 from outbox.store.engine import Database
 from outbox.store.evidence import evidence_of
-from outbox.store.identity import has_gaps_since, identity_of
+from outbox.store.identity import Whose, has_gaps_since, identity_of
 from outbox.store.rows import load_draft
 from outbox.store.views import DraftView, Story, story
 from outbox.store.writer import Writer
@@ -96,16 +97,31 @@ def _why_possibly_sent(settings: Settings, database: Database, told: Story) -> s
     return _in_ledger(settings, database, told.draft)
 
 
+def _was_restored(settings: Settings, database: Database, draft: DraftView, ledger: Ledger) -> bool:
+    """Whether the database may have forgotten an attempt; one that was never put back knows them all."""
+    if draft.created_at < ledger.index.fenced_at:
+        return True
+    return disagreement(settings.state_dir, settings.record_ring("grant"), database) is not None
+
+
 def _in_ledger(settings: Settings, database: Database, draft: DraftView) -> str | None:
     with database.reading() as connection:
         named = identity_of(connection)
-        has_gaps = has_gaps_since(connection, named.ledger_since)
+        has_gaps = has_gaps_since(connection, named.ledger_since, Whose(is_only=True))
     try:
         ledger = read_ledger(settings.state_dir, settings.record_ring("grant"), database)
     except OutboxError as error:
         return error.message if has_gaps or error.code is not Code.LEDGER_MISSING else None
     gone = ledger.possibly_sent(draft.id)
     ledger.close()
-    if gone is None and draft.created_at < ledger.blank_until:
+    if gone is None and draft.created_at < ledger.index.blank_until:
         return "it was drafted before the ledger was lost, which would know"
+    if (
+        gone is None
+        and ledger.index.has_forgotten(draft.expires_at)
+        and _was_restored(settings, database, draft, ledger)
+    ):
+        return (
+            "it is of before the database was restored, and the ledger has forgotten drafts like it, which would know"
+        )
     return f"by the ledger attempt {gone.attempt} was in the gap" if gone is not None else None

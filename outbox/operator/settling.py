@@ -18,11 +18,13 @@ from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, OutboxError, StateRefused, TryLater, UsageError
 from outbox.core.lifecycle import POSSIBLY_SENT, Outcome, Phase, Settled
 from outbox.ledger import Ledger
+from outbox.ledger_id import known_ledger_id
 from outbox.lock import is_alive
 from outbox.operator.evidence import gather
 from outbox.operator.sought import Sought
 from outbox.store.engine import Database
 from outbox.store.evidence import EvidenceView, evidence_of, insert_evidence
+from outbox.store.presence import present
 from outbox.store.rows import load_draft
 from outbox.store.settlements import (
     Gone,
@@ -205,6 +207,8 @@ class Settling:
             )
 
     def _case(self, row: Held, ledger: Ledger | str) -> Case:
+        if self._is_of_another_folder(row):
+            ledger = f"its worker's ledger is not here: on {row.host} `outbox reconcile` can look into it"
         with self._database.reading() as connection:
             told = story(connection, row.draft_id)
             evidence = evidence_of(connection, row.draft_id)
@@ -240,10 +244,20 @@ class Settling:
         """Whether its worker lives; None where that cannot be told from here: it ran on another host."""
         if row.worker_ended_at is not None:
             return False
+        if self._is_of_another_folder(row):
+            return self._is_present(row.worker_id) if row.visible else None
         alive = is_alive(self._settings.state_dir, row.worker_id, bury=False)
         if alive is None:
             return None if row.host != socket.gethostname() else False
         return alive
+
+    def _is_of_another_folder(self, row: Held) -> bool:
+        """Whether another ledger, as a rule another host's, knows what became of it."""
+        return row.ledger is not None and row.ledger != known_ledger_id(self._settings.state_dir)
+
+    def _is_present(self, worker_id: str) -> bool:
+        with self._database.reading() as connection:
+            return bool(present(connection, [worker_id]))
 
     def _ledger(self) -> Ledger | str:
         """The ledger to look things up in, or why it cannot be."""
@@ -276,7 +290,10 @@ def _finding(
     gone = ledger.possibly_sent(row.draft_id)
     if gone is not None and gone.attempt != row.attempt_id:
         return "unknown", f"by the ledger another attempt, {gone.attempt}, may have sent it; was it restored?"
-    if row.phase == Phase.CLAIMED.value and ledger.entered(row.attempt_id, row.draft_id) is None:
+    written = ledger.entered(row.attempt_id, row.draft_id)
+    if row.phase == Phase.CLAIMED.value and written is None and ledger.index.has_forgotten(row.expires_at):
+        return "unknown", "its time is over, and the ledger has forgotten drafts like it, which would know"
+    if row.phase == Phase.CLAIMED.value and written is None:
         return "not_sent", "it never entered the gap, and the ledger agrees: not sent"
     if row.phase == Phase.CLAIMED.value:
         return "unknown", "by the ledger it was in the gap, which the database does not know; was it restored?"

@@ -15,6 +15,7 @@ from outbox.core.errors import Code, OutboxError
 from outbox.core.finding import one_line
 from outbox.core.lifecycle import Gate, Room, State
 from outbox.ledger import NAME
+from outbox.ledger_id import known_ledger_id
 from outbox.lock import is_alive, living
 from outbox.state_file import read_state
 from outbox.store.figures import (
@@ -30,7 +31,8 @@ from outbox.store.figures import (
     tampered_since,
     working,
 )
-from outbox.store.looking import REVISION, looking
+from outbox.store.looking import REVISION, Look, looking
+from outbox.store.server import Server
 from outbox.switches import Switches
 
 _TAMPERED = [
@@ -83,7 +85,7 @@ def status(settings: Settings, *, clock: Clock = wall) -> Status:
     switch = Switches(settings.state_dir, by_environment=settings.is_paused).thrown()
     limits, system_limits = settings.thermal, settings.thermal.system
     with looking(settings.database_place) as look:
-        workers = tuple(_worker(settings, row) for row in working(look))
+        workers = _workers(settings, look)
         in_doubt = count_in_doubt(look)
         thermal = heating(look, Gate.MAIL, count=limits.count, window=limits.window, now=now)
         tampered = tampered_since(look, [code.value for code in _TAMPERED], now - _LATELY)
@@ -111,9 +113,28 @@ def status(settings: Settings, *, clock: Clock = wall) -> Status:
         )
 
 
-def _worker(settings: Settings, row: WorkerRow) -> WorkerView:
+def _workers(settings: Settings, look: Look) -> tuple[WorkerView, ...]:
+    rows = working(look)
+    if not isinstance(settings.database_place, Server):
+        return tuple(_view(row, lives=_lives(settings, row)) for row in rows)
+    from outbox.store.presence import HELD, key_of
+
+    own, held = known_ledger_id(settings.state_dir), {int(key) for (key,) in look(HELD, {})}
+    return tuple(
+        _view(
+            row,
+            lives=_lives(settings, row) if row.ledger in (None, own) else not row.visible or key_of(row.id) in held,
+        )
+        for row in rows
+    )
+
+
+def _lives(settings: Settings, row: WorkerRow) -> bool:
     alive = is_alive(settings.state_dir, row.id, bury=False)
-    lives = row.host != socket.gethostname() if alive is None else alive
+    return row.host != socket.gethostname() if alive is None else alive
+
+
+def _view(row: WorkerRow, *, lives: bool) -> WorkerView:
     return WorkerView(row.id, row.host, row.pid, row.started_at, row.last_seen, lives)
 
 

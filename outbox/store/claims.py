@@ -33,6 +33,7 @@ from outbox.store.heat import Headroom, Heat
 from outbox.store.journal import Fact, detail_text
 from outbox.store.pause import unpaused
 from outbox.store.prepared import Prepared
+from outbox.store.presence import present
 from outbox.store.schema import attempts, drafts, gate, grants, recipients, workers
 from outbox.store.transition import LostRace, move, move_many
 from outbox.store.writer import Transaction
@@ -91,12 +92,13 @@ _MAY_BE_SENT = exists().where(
     drafts.c.stop_asked_at.is_(None),
     drafts.c.expires_at > bindparam("at"),
 )
+_LIVES = exists().where(workers.c.id == attempts.c.worker_id, workers.c.ended_at.is_(None))
 _SPENT = exists().where(grants.c.draft_id == bindparam("draft"), grants.c.expires_at <= bindparam("at"))
 _BEGIN = Prepared(insert(attempts), "id", "draft_id", "worker_id", "gate", "phase", "started_at")
 _ENTER = Prepared(
     update(attempts)
     .where(attempts.c.id == bindparam("claim"), attempts.c.phase == Phase.CLAIMED.value)
-    .where(_MAY_BE_SENT, not_(_SPENT), unpaused())
+    .where(_MAY_BE_SENT, _LIVES, not_(_SPENT), unpaused())
     .values(phase=Phase.GAP.value, gap_at=bindparam("at"), wire_digest=bindparam("wire")),
     "claim",
     "draft",
@@ -201,8 +203,8 @@ def _set_gate(tx: Transaction, heat: Heat, *, now: int, until: int | None) -> No
 def enter_gaps_if_held(tx: Transaction, entering: Sequence[tuple[Claim, bytes]], *, now: int) -> None:
     """The last step before the final dot, for claims and the digests of what is on the wire: all of them or none.
 
-    Raises LostRace unless each attempt is at claimed and holds its draft, nobody asked to stop or paused, and neither
-    a draft nor a grant is past its time.
+    Raises LostRace unless each attempt is at claimed and holds its draft, nobody asked to stop, paused or took its
+    worker for dead, and neither a draft nor a grant is past its time.
     """
     parameters = [(claim.attempt_id, claim.draft_id, now, wire_digest) for claim, wire_digest in entering]
     if _ENTER.many(tx.connection, parameters) != len(parameters):
@@ -321,9 +323,20 @@ def release_if_held(tx: Transaction, claim: Claim, *, not_before: int, now: int,
     return State.EXPIRED
 
 
-def insert_worker(tx: Transaction, worker_id: str, *, host: str, pid: int, now: int) -> None:
-    """Register a worker as it starts."""
-    tx.connection.execute(insert(workers).values(id=worker_id, host=host, pid=pid, started_at=now))
+def insert_worker(
+    tx: Transaction,
+    worker_id: str,
+    *,
+    host: str,
+    pid: int,
+    now: int,
+    ledger: str | None = None,
+    visible: bool = False,
+) -> None:
+    """Register a worker as it starts; on a server, with the name of its ledger, and whether it holds a lock there."""
+    tx.connection.execute(
+        insert(workers).values(id=worker_id, host=host, pid=pid, started_at=now, ledger=ledger, visible=int(visible))
+    )
     tx.journal("start", now=now, detail={"worker": worker_id, "host": host, "pid": pid})
 
 
@@ -338,3 +351,10 @@ def end_worker_once(tx: Transaction, worker_id: str, *, now: int) -> None:
     if ended is None:
         raise StateRefused(Code.STATE_CONFLICT, f"worker {worker_id} has ended already")
     tx.journal("end", now=now, detail={"worker": worker_id})
+
+
+def end_absent_worker(tx: Transaction, worker_id: str, *, now: int) -> None:
+    """End a worker whose lock nobody holds. Raises LostRace where it is held again, StateRefused where it has ended."""
+    end_worker_once(tx, worker_id, now=now)  # its row is held from here on: see Presence
+    if present(tx.connection, [worker_id]):
+        raise LostRace(Code.STATE_CONFLICT, f"worker {worker_id} is there again")

@@ -31,7 +31,7 @@ _REJECTED: Select[Any] = (
     select(drafts.c.id, drafts.c.fingerprint, rejections.c.approver, rejections.c.reason)
     .join(rejections, rejections.c.draft_id == drafts.c.id)
     .where(text("drafts.state = 'rejected'"))
-    .order_by(rejections.c.at)
+    .order_by(rejections.c.at, drafts.c.id)
 )
 _ONE_REJECTED = _REJECTED.where(drafts.c.fingerprint == bindparam("fingerprint"))
 _SOME_REJECTED = _REJECTED.where(drafts.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))

@@ -45,7 +45,7 @@ class Database:
         if self.opened is None:
             return  # a server's connections break where its database goes
         try:
-            same = os.path.samestat(Path(self.name).stat(), self.opened)
+            same = os.path.samestat(os.stat(self.name), self.opened)  # noqa: PTH116  for each gap
         except OSError:
             same = False
         if not same:

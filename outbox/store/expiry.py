@@ -28,7 +28,7 @@ def overdue(connection: Connection, *, now: int) -> list[Overdue]:
     """Drafts whose own time, or whose grant's, is past; the longest overdue first."""
     waiting = text("drafts.state IN ('pending', 'approved')")  # literal, for the partial index
     by_draft = select(drafts.c.id, drafts.c.kind, drafts.c.state).where(waiting, drafts.c.expires_at <= now)
-    rows = connection.execute(by_draft.order_by(drafts.c.expires_at).limit(MOST_AT_ONCE)).all()
+    rows = connection.execute(by_draft.order_by(drafts.c.expires_at, drafts.c.id).limit(MOST_AT_ONCE)).all()
     by_grant = select(drafts.c.id, drafts.c.kind, drafts.c.state).where(
         text("drafts.state = 'approved' AND drafts.kind <> 'system'"),
         exists().where(grants.c.draft_id == drafts.c.id, grants.c.expires_at <= now),

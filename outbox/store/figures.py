@@ -25,7 +25,7 @@ _IN_DOUBT = (
 _OLDEST = "SELECT min(not_before) FROM drafts WHERE state = 'approved' AND kind <> 'system'"
 _WORKERS = (
     "SELECT id, host, pid, started_at, (SELECT at FROM journal WHERE writer = :room || workers.id"
-    " ORDER BY seq DESC LIMIT 1) FROM workers WHERE ended_at IS NULL ORDER BY started_at"
+    " ORDER BY seq DESC LIMIT 1), ledger, visible FROM workers WHERE ended_at IS NULL ORDER BY started_at, id"
 )
 _TAMPERED = (
     "SELECT id, error_code, error_message FROM drafts WHERE state = 'failed' AND error_code = :code"
@@ -44,13 +44,18 @@ _CLAIMS = (
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker that has not ended; instants in microseconds UTC. `last_seen` is the last thing it stored."""
+    """A worker that has not ended; instants in microseconds UTC. `last_seen` is the last thing it stored.
+
+    On a server: with which ledger, and whether it holds a lock there for as long as it lives.
+    """
 
     id: str
     host: str
     pid: int
     started_at: int
     last_seen: int
+    ledger: str | None
+    visible: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,10 @@ def oldest_approved(look: Look) -> int | None:
 def working(look: Look) -> list[WorkerRow]:
     """Workers that have not ended, as far as the database knows, the oldest first; each has a chain of the journal."""
     rows = look(_WORKERS, {"room": f"{Room.WORKER}:"})
-    return [WorkerRow(name, host, pid, began, max(began, wrote or 0)) for name, host, pid, began, wrote in rows]
+    return [
+        WorkerRow(name, host, pid, began, max(began, wrote or 0), ledger, bool(visible))
+        for name, host, pid, began, wrote, ledger, visible in rows
+    ]
 
 
 def tampered_since(look: Look, codes: Sequence[str], since: int) -> list[tuple[str, str, str]]:

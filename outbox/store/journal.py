@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
@@ -56,8 +57,7 @@ def _canonical(columns: _Columns, previous: bytes) -> bytes:
     return text.encode("utf-8", "surrogatepass")  # which no MAC of ours is over
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """What happened, to which draft under which attempt; `detail` as JSON."""
 
     action: str

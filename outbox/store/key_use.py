@@ -92,7 +92,7 @@ def rotations_told(connection: Connection) -> Rotations:
     query = (
         select(journal.c.action, journal.c.at, journal.c.detail)
         .where(journal.c.action.in_(["rotate_key", "activate_key"]))
-        .order_by(journal.c.at)
+        .order_by(journal.c.at, journal.c.writer, journal.c.seq)
     )
     rotations = Rotations({}, {})
     for row in connection.execute(query):
@@ -119,7 +119,7 @@ def last_signed(connection: Connection, key_id: str, *, since: int) -> tuple[str
     query = (
         select(journal.c.writer, journal.c.at)
         .where(journal.c.key_id == key_id, journal.c.at > since, journal.c.writer.not_like(f"{_OPERATORS}%"))
-        .order_by(journal.c.at.desc())
+        .order_by(journal.c.at.desc(), journal.c.writer.desc(), journal.c.seq.desc())
         .limit(1)
     )
     row = connection.execute(query).one_or_none()

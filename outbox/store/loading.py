@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, select
+from sqlalchemy import Connection, Select, bindparam, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -39,7 +39,7 @@ def _of_these() -> Select[Any]:
 
 
 _DRAFTS = Prepared(signed_rows().where(drafts.c.id.in_(_of_these())), "ids")
-_GRANTS = Prepared(select(grants).where(grants.c.draft_id.in_(_of_these())).order_by(grants.c.at), "ids")
+_GRANTS = Prepared(select(grants).where(grants.c.draft_id.in_(_of_these())).order_by(grants.c.at, grants.c.id), "ids")
 _PROOFS = Prepared(
     select(evidence.c.draft_id, evidence.c.source, evidence.c.detail)
     .where(evidence.c.draft_id.in_(_of_these()), evidence.c.found == 1)
@@ -53,8 +53,8 @@ class Loaded:
     """The rows of one draft, not looked at yet; `proof` is the source and detail of evidence that it was sent."""
 
     draft_id: str
-    row: Row[Any] | None = None
-    granted: list[Row[Any]] = field(default_factory=list)
+    row: Any = None
+    granted: list[Any] = field(default_factory=list)
     proof: tuple[str, str] | None = None
 
     def draft(self) -> SignedDraft:

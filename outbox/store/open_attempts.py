@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text, true
 
 from outbox.core.errors import Code
 from outbox.store.schema import attempts, drafts, workers
@@ -27,15 +27,27 @@ def attempts_made(connection: Connection, draft_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def workers_not_ended(connection: Connection) -> list[tuple[str, str]]:
-    """Ids and hosts of the workers that have not ended, as far as the database knows."""
-    rows = connection.execute(select(workers.c.id, workers.c.host).where(workers.c.ended_at.is_(None)))
-    return [(row.id, row.host) for row in rows]
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A worker that has not ended, as far as the database knows; on a server, with which ledger, and if with a lock."""
+
+    id: str
+    host: str
+    ledger: str | None
+    visible: bool
 
 
-def abandoned(connection: Connection) -> list[OpenAttempt]:
-    """Open attempts of workers that have ended."""
-    return _open_attempts(connection, workers.c.ended_at.is_not(None))
+def workers_not_ended(connection: Connection) -> list[Registered]:
+    """Those of every host."""
+    columns = (workers.c.id, workers.c.host, workers.c.ledger, workers.c.visible)
+    rows = connection.execute(select(*columns).where(workers.c.ended_at.is_(None)).order_by(workers.c.id))
+    return [Registered(row.id, row.host, row.ledger, bool(row.visible)) for row in rows]
+
+
+def abandoned(connection: Connection, ledger: str | None = None) -> list[OpenAttempt]:
+    """Open attempts of workers that have ended; where a ledger is named, not those that another one knows about."""
+    whose = true() if ledger is None else or_(workers.c.ledger.is_(None), workers.c.ledger == ledger)
+    return _open_attempts(connection, and_(workers.c.ended_at.is_not(None), whose))
 
 
 def open_attempts_of(connection: Connection, worker_id: str) -> list[OpenAttempt]:

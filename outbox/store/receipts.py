@@ -118,14 +118,18 @@ def rejection_of(connection: Connection, draft_id: str) -> RejectionFacts | None
 def settlements_of(connection: Connection, draft_id: str) -> list[SettlementFacts]:
     """Every settlement of a draft, the oldest first."""
     rows = connection.execute(
-        select(settlements).where(settlements.c.draft_id == draft_id).order_by(settlements.c.at)
+        select(settlements)
+        .where(settlements.c.draft_id == draft_id)
+        .order_by(settlements.c.at, settlements.c.attempt_id)
     ).all()
     return [SettlementFacts(row.attempt_id, row.settled_as, row.settled_by, row.note, row.at) for row in rows]
 
 
 def whole_evidence_of(connection: Connection, draft_id: str) -> list[tuple[Evidence, int]]:
     """Everything found out about a draft with its octets, and when, the oldest first."""
-    rows = connection.execute(select(evidence).where(evidence.c.draft_id == draft_id).order_by(evidence.c.at)).all()
+    rows = connection.execute(
+        select(evidence).where(evidence.c.draft_id == draft_id).order_by(evidence.c.at, evidence.c.id)
+    ).all()
     return [
         (Evidence(row.source, None if row.found is None else bool(row.found), row.detail, row.octets), row.at)
         for row in rows

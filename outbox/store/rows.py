@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Select, select
 
-from outbox.core.canonical import encode, envelope_fields, thread_fields
+from outbox.core.canonical import encode, envelope_json, thread_fields
 from outbox.core.draft import Draft, Envelope, Thread
 from outbox.core.errors import Code, DraftUnknown, VerificationFailed
 from outbox.core.grant import Channel, Grant, Request
@@ -17,15 +18,24 @@ from outbox.core.signed import SignedDraft
 from outbox.core.signing import Signature
 from outbox.store.schema import drafts, grants, messages, requests, resubmissions
 
+_PLAIN_TEXT = r'"([ !#-\[\]-~]*)"'  # nothing in it is escaped
+_TO_ONE = re.compile(rf'\{{"bcc":\[\],"cc":\[\],"from":{_PLAIN_TEXT},"to":\[{_PLAIN_TEXT}\]\}}')
+_parsed = json.JSONDecoder().raw_decode
+_CHANNELS = {channel.value: channel for channel in Channel}
+
 
 def envelope_text(envelope: Envelope) -> str:
     """The envelope column: canonical JSON."""
-    return encode(envelope_fields(envelope)).decode()
+    return envelope_json(envelope)
 
 
 def thread_text(thread: Thread) -> str:
     """The thread_references column: canonical JSON."""
     return encode(thread_fields(thread)).decode()
+
+
+_NO_THREAD = Thread()
+_NO_THREAD_TEXT = thread_text(_NO_THREAD)
 
 
 def signed_columns(signed: SignedDraft) -> dict[str, object]:
@@ -50,7 +60,10 @@ def signed_columns(signed: SignedDraft) -> dict[str, object]:
 
 def parse_envelope(stored: str) -> Envelope:
     """The envelope column, read back; ValueError for anything that `envelope_text` does not write."""
-    fields = json.loads(stored)
+    one = _TO_ONE.fullmatch(stored)
+    if one is not None:
+        return Envelope(one[1], (one[2],))
+    fields, _ = _parsed(stored)
     envelope = Envelope(fields["from"], tuple(fields["to"]), tuple(fields["cc"]), tuple(fields["bcc"]))
     if envelope_text(envelope) != stored or not all(isinstance(address, str) for address in envelope.recipients):
         raise ValueError("not an envelope")
@@ -59,7 +72,9 @@ def parse_envelope(stored: str) -> Envelope:
 
 def parse_thread(stored: str) -> Thread:
     """The thread_references column, read back; ValueError for anything that `thread_text` does not write."""
-    fields = json.loads(stored)
+    if stored == _NO_THREAD_TEXT:
+        return _NO_THREAD
+    fields, _ = _parsed(stored)
     thread = Thread(fields["in_reply_to"], tuple(fields["references"]))
     if thread_text(thread) != stored:
         raise ValueError("not thread references")
@@ -86,7 +101,7 @@ def signed_rows() -> Select[Any]:
     )
 
 
-def signed_of_row(row: Row[Any]) -> SignedDraft:
+def signed_of_row(row: Any) -> SignedDraft:
     """The draft that a row holds. Raises VerificationFailed where it cannot be read."""
     try:
         return _signed(row)
@@ -96,7 +111,7 @@ def signed_of_row(row: Row[Any]) -> SignedDraft:
         ) from error
 
 
-def _signed(row: Row[Any]) -> SignedDraft:
+def _signed(row: Any) -> SignedDraft:
     draft = Draft(
         id=row.id,
         kind=row.kind,
@@ -114,22 +129,28 @@ def _signed(row: Row[Any]) -> SignedDraft:
 
 def load_grants(connection: Connection, draft_id: str) -> list[tuple[Grant, Signature]]:
     """Every grant stored for a draft. Raises VerificationFailed where one cannot be read."""
-    rows = connection.execute(select(grants).where(grants.c.draft_id == draft_id).order_by(grants.c.at)).all()
+    rows = connection.execute(
+        select(grants).where(grants.c.draft_id == draft_id).order_by(grants.c.at, grants.c.id)
+    ).all()
     return grants_of_rows(draft_id, rows)
 
 
-def grants_of_rows(draft_id: str, rows: Sequence[Row[Any]]) -> list[tuple[Grant, Signature]]:
+def grants_of_rows(draft_id: str, rows: Sequence[Any]) -> list[tuple[Grant, Signature]]:
     """The grants of a draft that rows hold. Raises VerificationFailed where one cannot be read."""
     try:
         return [
             (
-                Grant(row.id, row.draft_id, row.digest, row.approver, Channel(row.channel), row.at, row.expires_at),
+                Grant(row.id, row.draft_id, row.digest, row.approver, _channel(row.channel), row.at, row.expires_at),
                 Signature(row.key_id, row.signature),
             )
             for row in rows
         ]
     except ValueError as error:
         raise VerificationFailed(Code.GRANT_INVALID, f"draft {draft_id}: a grant cannot be read") from error
+
+
+def _channel(stored: str) -> Channel:
+    return _CHANNELS.get(stored) or Channel(stored)
 
 
 def load_request(connection: Connection, request_id: bytes) -> tuple[Request, int, int | None] | None:

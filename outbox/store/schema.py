@@ -162,6 +162,8 @@ workers = _table(
     Column("pid", Integer, nullable=False),
     Column("started_at", Instant, nullable=False),
     Column("ended_at", Instant),
+    Column("ledger", Words),  # on a server: which, of those of several hosts,
+    Column("visible", Integer, nullable=False, server_default=text("0")),  # and whether it holds one there
 )
 _partial("workers_living", workers.c.id, where="ended_at IS NULL")
 

@@ -55,12 +55,15 @@ class Held:
 
     draft_id: str
     kind: str
+    expires_at: int
     attempt_id: str
     worker_id: str
     host: str
     pid: int
     worker_started_at: int
     worker_ended_at: int | None
+    ledger: str | None
+    visible: bool
     gate: str
     phase: str
     outcome: str | None
@@ -77,8 +80,9 @@ class Held:
 def held(connection: Connection, draft_id: str | None = None) -> list[Held]:
     """What is at executing, the longest first; of one draft, where it is named."""
     query = (
-        select(drafts.c.kind, attempts, workers.c.host, workers.c.pid)
+        select(drafts.c.kind, drafts.c.expires_at, attempts, workers.c.host, workers.c.pid)
         .add_columns(workers.c.started_at.label("worker_started_at"), workers.c.ended_at.label("worker_ended_at"))
+        .add_columns(workers.c.ledger, workers.c.visible)
         .select_from(drafts.join(attempts, attempts.c.id == drafts.c.attempt_id).join(workers))
         .where(drafts.c.id.in_(text("SELECT id FROM drafts WHERE state = 'executing'")))
         .order_by(attempts.c.started_at, attempts.c.id)
@@ -89,12 +93,15 @@ def held(connection: Connection, draft_id: str | None = None) -> list[Held]:
         Held(
             draft_id=row.draft_id,
             kind=row.kind,
+            expires_at=row.expires_at,
             attempt_id=row.id,
             worker_id=row.worker_id,
             host=row.host,
             pid=row.pid,
             worker_started_at=row.worker_started_at,
             worker_ended_at=row.worker_ended_at,
+            ledger=row.ledger,
+            visible=bool(row.visible),
             gate=row.gate,
             phase=row.phase,
             outcome=row.outcome,
@@ -112,7 +119,9 @@ def held(connection: Connection, draft_id: str | None = None) -> list[Held]:
 def newest_settlements(connection: Connection, draft_ids: Sequence[str]) -> dict[str, SettlementView]:
     """The newest settlement of each of these drafts that has one."""
     rows = connection.execute(
-        select(settlements).where(settlements.c.draft_id.in_(draft_ids)).order_by(settlements.c.at)
+        select(settlements)
+        .where(settlements.c.draft_id.in_(draft_ids))
+        .order_by(settlements.c.at, settlements.c.attempt_id)
     )
     return {row.draft_id: SettlementView(row.settled_as, row.settled_by, row.note, row.at) for row in rows}
 

@@ -61,7 +61,7 @@ def _open(connection: Connection, condition: ColumnElement[bool]) -> list[Tellin
         .select_from(tellings.join(requests, requests.c.id == tellings.c.request_id))
         .join(drafts, drafts.c.id == tellings.c.draft_id)
         .where(text("tellings.told_at IS NULL"), condition)
-        .order_by(tellings.c.draft_id)
+        .order_by(tellings.c.draft_id, tellings.c.approver)
         .limit(MOST_AT_ONCE)
     ).all()
     return [

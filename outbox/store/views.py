@@ -40,6 +40,7 @@ _LIVE_IDS = {
     ),
     State.EXECUTING: text("SELECT id FROM drafts WHERE state = 'executing'"),
 }
+_MAY_HAVE_LEFT = text("CASE WHEN phase <> 'done' OR outcome IN ('accepted', 'in_doubt') THEN 1 ELSE 0 END")  # the last
 _NOT_THROUGH = [state.value for state in (State.FAILED, State.EXPIRED, State.CANCELLED)]
 
 
@@ -193,10 +194,12 @@ def story(connection: Connection, draft_id: str) -> Story:
     if row is None:
         raise DraftUnknown(Code.DRAFT_UNKNOWN, f"there is no draft {draft_id}")
     asked = connection.execute(
-        select(requests).where(requests.c.draft_id == draft_id).order_by(requests.c.created_at)
+        select(requests).where(requests.c.draft_id == draft_id).order_by(requests.c.created_at, requests.c.id)
     ).all()
     tried = connection.execute(
-        select(attempts).where(attempts.c.draft_id == draft_id).order_by(attempts.c.started_at)
+        select(attempts)
+        .where(attempts.c.draft_id == draft_id)
+        .order_by(attempts.c.started_at, _MAY_HAVE_LEFT, attempts.c.id)
     ).all()
     (draft,) = _draft_views(connection, [row])
     return Story(
@@ -209,7 +212,7 @@ def story(connection: Connection, draft_id: str) -> Story:
 def _draft_views(connection: Connection, rows: Sequence[Row[tuple[object, ...]]]) -> list[DraftView]:
     ids = [row.id for row in rows]
     granted: dict[str, list[GrantView]] = defaultdict(list)
-    for one in connection.execute(select(grants).where(grants.c.draft_id.in_(ids)).order_by(grants.c.at)):
+    for one in connection.execute(select(grants).where(grants.c.draft_id.in_(ids)).order_by(grants.c.at, grants.c.id)):
         granted[one.draft_id].append(GrantView(one.approver, one.channel, one.at, one.expires_at))
     rejected = {
         one.draft_id: RejectionView(one.approver, one.reason, one.at)
@@ -256,7 +259,8 @@ def _state(stored: str, draft_id: str) -> State:
 def _shown_envelope(stored: str) -> Envelope:
     try:
         return parse_envelope(stored)
-    except (ValueError, KeyError, TypeError, RecursionError):  # an altered row is still listed; the worker refuses it
+    except (ValueError, KeyError, TypeError, RecursionError, VerificationFailed):
+        # An altered row is still listed; the worker refuses it.
         return Envelope(f"(unreadable) {json.dumps(stored[:100])}", ())
 
 
@@ -353,7 +357,7 @@ def last_counted_reply(connection: Connection, draft_id: str) -> str:
     query = (
         select(replies.c.message_id)
         .where(text("counted = 1"), replies.c.draft_id == draft_id)
-        .order_by(replies.c.received_at.desc())
+        .order_by(replies.c.received_at.desc(), replies.c.id.desc())
     )
     return connection.execute(query).scalars().first() or ""
 
@@ -384,8 +388,8 @@ def was_seen(connection: Connection, raw_digest: bytes, message_id: str, signatu
 
 def letters_about(connection: Connection, draft_id: str) -> list[str]:
     """The ids of what approvers were written about a draft: requests, reminders and answers, as far as rows say so."""
-    query = select(drafts.c.id).where(text("about IS NOT NULL"), drafts.c.about == draft_id).limit(MOST_LETTERS)
-    return list(connection.execute(query).scalars())
+    query = select(drafts.c.id).where(text("about IS NOT NULL"), drafts.c.about == draft_id).order_by(drafts.c.id)
+    return list(connection.execute(query.limit(MOST_LETTERS)).scalars())
 
 
 def answered_senders(connection: Connection, draft_id: str) -> list[str]:

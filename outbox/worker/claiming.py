@@ -14,6 +14,7 @@ from functools import partial
 from outbox.clock import Clock, new_id
 from outbox.core.errors import OutboxError, Unavailable
 from outbox.core.lifecycle import Gate, Outcome
+from outbox.sections import GateSettings
 from outbox.store.claims import Claim, Tripped, claim_if_cool, is_due
 from outbox.store.engine import Database
 from outbox.store.heat import Headroom, Heat
@@ -34,6 +35,11 @@ class _Found:
 
     claims: list[Claim]
     tripped: list[tuple[Heat, Tripped]]
+
+
+def heat_of(gate: str, limits: GateSettings) -> Heat:
+    """A gate's limits, as the store takes them."""
+    return Heat(gate, limits.count, limits.window, limits.cooldown)
 
 
 class Claiming:

@@ -115,11 +115,13 @@ def without_words_of_tokens(ended: Ended, token: str | None) -> Ended:
         return "(it repeats a reply token)" if repeated else without_tokens(text)
 
     report = ended.report
-    heard = tuple((address, code, clean(text)) for address, code, text in report.heard)
+    text = clean(report.text)
+    heard = tuple([(address, code, clean(words)) for address, code, words in report.heard])
     queue_id = clean(report.queue_id) if report.queue_id else None
-    cleaned = replace(report, text=clean(report.text), queue_id=queue_id, heard=heard)
     error = (ended.error[0], clean(ended.error[1])) if ended.error else None
-    return Ended(cleaned, error, ended.halt)
+    if (text, heard, queue_id, error) == (report.text, report.heard, report.queue_id, ended.error):
+        return ended
+    return Ended(replace(report, text=text, queue_id=queue_id, heard=heard), error, ended.halt)
 
 
 def ledger_line(claim: Claim, ended: Ended) -> LedgerHeard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from outbox.clock import ClockWatch
 from outbox.core.errors import Code, TryLater
@@ -10,22 +11,33 @@ from outbox.store.changes import Changes
 from outbox.store.engine import Database
 from outbox.store.instants import newest_instant_of_workers
 from outbox.store.pause import standing_pause
+from outbox.store.presence import Presence
 from outbox.switches import Switches
 
+_UNSEEN = "the session is lost by which others see that this worker lives; nothing is claimed until it has another"
 _FRESH = 0.05  # seconds for which the database's word is taken that nobody has paused; each gap asks it again
 
 
 class Hold:
     """What holds the worker, by its last look; `reason` is None where nothing does."""
 
-    def __init__(self, database: Database, switches: Switches, watch: ClockWatch, changes: Changes) -> None:
+    def __init__(
+        self, database: Database, switches: Switches, watch: ClockWatch, changes: Changes, presence: Presence
+    ) -> None:
         self._database, self._switches, self._watch, self._changes = database, switches, watch, changes
+        self._presence = presence
+        self._apart: str | None = None
         self._looked_at, self._is_stirred = float("-inf"), True
         self.reason: TryLater | None = None
 
     def stir(self) -> None:
         """Somebody has written to the database."""
         self._is_stirred = True
+
+    def compare_clocks(self, clock: Callable[[], int]) -> bool:
+        """Look whether this machine's clock (nanoseconds) and the server's agree. Raises Unavailable."""
+        self._apart = self._database.apart(clock)
+        return self._apart is None
 
     def forget(self) -> None:
         """Look again at the next chance, whatever was found."""
@@ -39,6 +51,7 @@ class Hold:
         """
         now, before = time.monotonic(), self.reason
         is_fresh = now - self._looked_at < _FRESH or (self._changes.tell_all and not self._is_stirred)
+        is_fresh = is_fresh and self._apart is None and not self._presence.look()
         if before is None and is_fresh and self._switches.thrown() is None and self._watch.jumped() is None:
             return before, False
         self._is_stirred = False
@@ -49,6 +62,10 @@ class Hold:
         """What holds it at this moment. Raises Unavailable."""
         if (thrown := self._switches.thrown()) is not None:
             return TryLater(Code.PAUSED, f"paused: {thrown}; what is approved waits")
+        if self._presence.look():
+            return TryLater(Code.DATABASE_UNAVAILABLE, f"{self._database.name}: {_UNSEEN}")
+        if self._apart is not None:
+            return TryLater(Code.CLOCK_JUMPED, f"{self._apart}; nothing is claimed or expired until then")
         with self._database.reading() as connection:
             pause = standing_pause(connection)
             newest = newest_instant_of_workers(connection)

@@ -110,12 +110,16 @@ class Lane:
                 Code.POSSIBLY_SENT,
                 f"draft {claim.draft_id}: by the ledger attempt {gone.attempt} may have sent it; it was not sent again",
             )
+        if self._ledger.index.has_forgotten(signed.draft.expires_at):
+            why = "its time was over by the clock when the ledger forgot, which would know if it left; not sent"
+            raise VerificationFailed(Code.POSSIBLY_SENT, f"draft {claim.draft_id}: {why}")
         if loaded.proof is not None:
             raise VerificationFailed(
                 Code.POSSIBLY_SENT,
                 f"draft {claim.draft_id} was sent, by {loaded.proof[0]}: {loaded.proof[1]}; not sent again",
             )
-        gap.digest, gap.grants = signed.digest, tuple(grant.id for grant, _ in grants)
+        gap.digest, gap.expires_at = signed.digest, signed.draft.expires_at
+        gap.grants = tuple(grant.id for grant, _ in grants)
         return signed
 
     async def _send(self, signed: SignedDraft, claim: Claim, gap: _Gap) -> Ended:
@@ -207,6 +211,7 @@ class _Gap:
         self._claim, self._clock = claim, clock
         self.digest, self.wire_digest = b"", b""
         self.grants: tuple[str, ...] = ()
+        self.expires_at = 0
         self.entered = self.failed = False
 
     async def enter(self) -> GapEntered | GapRefused:
@@ -218,6 +223,8 @@ class _Gap:
         except Unavailable as error:
             return GapRefused(error.message)
         now = self._clock()
+        if now >= self.expires_at:  # what is signed says so, whatever the column says
+            return GapRefused("its time has passed")
         line = Entered(
             draft=self._claim.draft_id,
             attempt=self._claim.attempt_id,
@@ -225,6 +232,7 @@ class _Gap:
             grants=self.grants,
             wire_digest=self.wire_digest.hex(),
             at=now,
+            expires_at=self.expires_at,
         )
         try:
             at = await self._turn.ask(_enter_gaps, (self._claim, self.wire_digest, now), then=line)

@@ -18,6 +18,7 @@ from outbox.lock import is_alive
 from outbox.store.claims import (
     Claim,
     Report,
+    end_absent_worker,
     end_worker_once,
     fail_if_held,
     finish_if_open,
@@ -27,12 +28,14 @@ from outbox.store.claims import (
 from outbox.store.engine import Database
 from outbox.store.open_attempts import (
     OpenAttempt,
+    Registered,
     abandoned,
     count_ended_as,
     open_attempts_of,
     was_alerted,
     workers_not_ended,
 )
+from outbox.store.presence import present
 from outbox.store.writer import Transaction, Writer
 from outbox.worker.ending import Conclusion, Ended, as_heard, conclude
 
@@ -45,7 +48,11 @@ _DOUBTFUL = Report(Outcome.IN_DOUBT, None, None, "its worker ended in the gap")
 
 
 class Recovery:
-    """Looks after the attempts of this host's workers that have ended, and after those that this one lost sight of."""
+    """Looks after the attempts of this host's workers that have ended, and after those that this one lost sight of.
+
+    On a server those of another ledger, as a rule another host's, are left to whoever has that: only there can it be
+    known whether they were in the gap. Such a worker lives while it holds its lock on the server.
+    """
 
     def __init__(
         self,
@@ -59,9 +66,11 @@ class Recovery:
         release_proven: bool,
         retry: tuple[int, ...],
         clock: Clock,
+        ledger_name: str | None = None,
     ) -> None:
         self._database, self._writer, self._ledger, self._alerts = database, writer, ledger, alerts
-        self._state_dir, self._own_id = state_dir, own_id
+        self._state_dir, self._ledger_name, self._own_id = state_dir, ledger_name, own_id
+        self._missed: set[str] = set()  # workers of other hosts whose locks nobody held at the last look
         self._release_proven, self._retry, self._clock = release_proven, retry, clock
 
     def recover(self, *, ended: str | None = None, under_way: Container[str] = ()) -> None:
@@ -72,11 +81,11 @@ class Recovery:
         """
         with self._database.reading() as connection:
             candidates = workers_not_ended(connection)
-        died = [worker_id for worker_id, host in candidates if self._is_dead(worker_id, host)]
-        buried = [worker_id for worker_id in died if self._bury(worker_id)]
+        buried = [one.id for one in candidates if self._is_dead(one) and self._bury(one.id)]
+        self._bury_elsewhere([one for one in candidates if self._is_elsewhere(one) and one.visible])
         self._ledger.catch_up()
         with self._database.reading() as connection:
-            left = abandoned(connection)
+            left = abandoned(connection, self._ledger_name)
             own = () if ended is not None else open_attempts_of(connection, self._own_id)
         lost = [one for one in own if one.attempt_id not in under_way and self._is_over(one)]
         if lost:  # what ended since it was read is forgotten by its lane, and closed in its row
@@ -91,19 +100,38 @@ class Recovery:
         for worker_id in buried:
             self._tell_of(worker_id, left)
 
-    def _is_dead(self, worker_id: str, host: str) -> bool:
-        """A lock that is free says so whatever the host is called now; without a file only this host can tell."""
-        if worker_id == self._own_id:
-            return False
-        alive = is_alive(self._state_dir, worker_id)
-        return host == socket.gethostname() if alive is None else not alive
+    def _is_elsewhere(self, worker: Registered) -> bool:
+        return worker.ledger is not None and worker.ledger != self._ledger_name
 
-    def _bury(self, worker_id: str) -> bool:
+    def _is_dead(self, worker: Registered) -> bool:
+        """A lock that is free says so whatever the host is called now; without a file only this host can tell."""
+        if worker.id == self._own_id or self._is_elsewhere(worker):
+            return False
+        alive = is_alive(self._state_dir, worker.id)
+        return worker.host == socket.gethostname() if alive is None else not alive
+
+    def _bury(self, worker_id: str, end: Callable[..., None] = end_worker_once) -> bool:
         def work(tx: Transaction) -> bool:
-            end_worker_once(tx, worker_id, now=self._clock())
+            end(tx, worker_id, now=self._clock())
             return True
 
         return bool(self._run(work))
+
+    def _bury_elsewhere(self, workers: Collection[Registered]) -> None:
+        """End those whose locks were free at the last look too: one whose session broke has it again by then."""
+        before, self._missed = self._missed, set()
+        if not workers:
+            return
+        with self._database.reading() as connection:
+            there = present(connection, [one.id for one in workers])
+        self._missed = {one.id for one in workers if one.id not in there}
+        for one in workers:
+            if one.id in self._missed & before and self._bury(one.id, end_absent_worker):
+                words = (
+                    f"worker {one.id} of {one.host} is gone; what it held waits for a worker there, or for "
+                    "`outbox reconcile`"
+                )
+                self._alerts.tell(Code.WORKER_DEAD, words)
 
     def _tell_of(self, worker_id: str, left: Collection[OpenAttempt]) -> None:
         """One death, one mail: where something is in doubt by it, that has been mailed."""

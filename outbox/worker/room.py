@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -22,12 +20,10 @@ from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, ConfigError, OutboxError, StateRefused, TryLater, Unavailable
 from outbox.core.lifecycle import Gate, Room
 from outbox.ledger import Heard, LedgerRefused
-from outbox.lock import WorkerLock
 from outbox.outage import Outage
 from outbox.overdue import expire_overdue
-from outbox.sections import GateSettings
 from outbox.store.changes import Changes
-from outbox.store.claims import Tripped, end_worker_once, insert_worker
+from outbox.store.claims import Tripped, end_worker_once
 from outbox.store.engine import connect
 from outbox.store.heat import Heat
 from outbox.store.journal import Chain
@@ -38,18 +34,19 @@ from outbox.switches import Switches
 from outbox.transport.outcome import NotSent
 from outbox.transport.smtp import SmtpTransport
 from outbox.worker.circuit import Circuit
-from outbox.worker.claiming import Claiming
+from outbox.worker.claiming import Claiming, heat_of
 from outbox.worker.hold import Hold
 from outbox.worker.lane import Lane
 from outbox.worker.recovery import Recovery
+from outbox.worker.standing import Standing
 from outbox.worker.submission import relay_of
 from outbox.worker.turn import Turn
 from outbox.worker.verification import Verifier
 
 Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
-POLL = 0.25  # seconds between looks at the database,
-GLANCE = 0.01  # and between glances at whether anybody else has written to it
+POLL = 0.25  # seconds between looks at the database
+GLANCE, SLOW_GLANCE = 0.02, 1.0  # and between glances at whether it moved: where nothing tells, and where it is told
 _BELIEVED = 1.0  # seconds for which claims go on while the loop itself is held up
 _REPORTED = 1.0  # seconds between reports of how many are being sent
 _SLICE = 1.0  # seconds between signs of life to the supervisor while stopping
@@ -60,26 +57,35 @@ SWEEP = 10.0  # seconds between looks for dead workers and overdue drafts
 class Worker:
     """Claims approved drafts and sends each at most once. Use as a context manager."""
 
-    def __init__(self, settings: Settings, *, clock: Clock = wall, steady: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock = wall,
+        steady: Clock | None = None,
+        machine: Callable[[], int] = time.time_ns,
+    ) -> None:
         relay = relay_of(settings)
         verifier = Verifier(*settings.rings(), settings.rules(), settings.approvers, settings.operators)
         self._transport = SmtpTransport(relay, lanes=settings.relay.lanes)
         self._has_login = bool(settings.relay.username) or settings.relay_security != "none"
         self._supervisor = Supervisor(settings.supervision)
-        self._clock, self._stop_timeout = clock, settings.worker.stop_timeout
+        self._clock, self._machine, self._stop_timeout = clock, machine, settings.worker.stop_timeout
         if self._stop_timeout < settings.relay.final_timeout:
             words = (
                 "worker.stop_timeout is shorter than relay.final_timeout: a stop may leave in doubt what is being sent"
             )
             log.warning(words, extra={"action": "stop-timeout"})
-        self._database = connect(settings.database_place, Room.WORKER)
-        refuse_untrustworthy(self._database)
         self._id = new_id(clock())
-        self._lock = WorkerLock(settings.state_dir, self._id)  # before the ledger: a fence looks for it
-        with ExitStack() as unless_agreed:
-            unless_agreed.callback(self._lock.release)
-            self._ledger = open_ledger(settings.state_dir, settings.record_ring("grant"), self._database)
-            unless_agreed.pop_all()
+        self._database = connect(settings.database_place, Room.WORKER)
+        with ExitStack() as unless_entered:
+            unless_entered.callback(self._database.close)
+            refuse_untrustworthy(self._database)
+            self._standing = Standing(self._database, settings.state_dir, self._id)  # a fence looks for it
+            unless_entered.callback(self._standing.release)
+            ring = settings.record_ring("grant")
+            self._ledger = open_ledger(settings.state_dir, ring, self._database, worker_id=self._id, now=clock())
+            unless_entered.pop_all()
         chain = Chain(Room.WORKER, self._id, verifier.grant_ring)
         self._writer = Writer(self._database, chain, Hooks(self._keep_heard, self._ledger.append))
         self._turn = Turn(self._writer)
@@ -89,13 +95,11 @@ class Worker:
         self._circuit, self._outage = Circuit(), Outage(self._alerts, clock, "worker")
         self._wake, self._changes = asyncio.Event(), Changes(self._database)
         self._glancing: asyncio.TimerHandle
-        self._hold = Hold(self._database, self._switches, self._watch, self._changes)
+        self._hold = Hold(self._database, self._switches, self._watch, self._changes, self._standing.presence)
         self._reported, self._reported_at = "", float("-inf")
         self._claiming = self._claiming_for(settings, self._lane_for(settings, verifier))
         self._recovery = self._recovery_for(settings)
-        self._writer.run(
-            lambda tx: insert_worker(tx, self._id, host=socket.gethostname(), pid=os.getpid(), now=clock())
-        )
+        self._writer.run(lambda tx: self._standing.register(tx, now=clock()))
 
     def _lane_for(self, settings: Settings, verifier: Verifier) -> Lane:
         return Lane(
@@ -122,7 +126,7 @@ class Worker:
             transport=self._transport,
             circuit=self._circuit,
             switches=self._switches,
-            heats=(_heat(Gate.SYSTEM, settings.thermal.system), _heat(Gate.MAIL, settings.thermal)),
+            heats=(heat_of(Gate.SYSTEM, settings.thermal.system), heat_of(Gate.MAIL, settings.thermal)),
             lanes=settings.relay.lanes,
             worker_id=self._id,
             clock=self._clock,
@@ -136,6 +140,7 @@ class Worker:
             ledger=self._ledger,
             alerts=self._alerts,
             state_dir=settings.state_dir,
+            ledger_name=self._standing.ledger_name,
             own_id=self._id,
             release_proven=settings.reconcile.auto_release == "proven",
             retry=settings.relay.retry,
@@ -164,7 +169,7 @@ class Worker:
         self._changes.close()
         self._database.close()
         self._ledger.close()
-        self._lock.release(keep_file=not has_ended)  # so that others see that it is dead
+        self._standing.release(keep_file=not has_ended)  # so that others see that it is dead
 
     def run(self, *, drain: bool = False) -> None:
         """Work until SIGTERM or SIGINT; with `drain`, until nothing is approved and due.
@@ -186,6 +191,7 @@ class Worker:
 
         with StopSignals(lambda: loop.call_soon_threadsafe(ask_to_stop)):
             self._glance(loop)
+            self._changes.follow(partial(loop.add_reader, callback=self._stir), loop.remove_reader)
             try:
                 await self._start(drain=drain)
                 while not stop.is_set():
@@ -201,6 +207,7 @@ class Worker:
                         break
             finally:
                 self._glancing.cancel()
+                self._changes.unfollow()
                 await self._finish()
         if drain and not stop.is_set():
             self._raise_for_waiting()
@@ -220,11 +227,16 @@ class Worker:
         self._supervisor.ready("waiting for approved drafts")
 
     def _glance(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look again and again, often where nothing says that it is time to."""
+        self._stir()
+        pause = SLOW_GLANCE if self._changes.are_told else GLANCE
+        self._glancing = loop.call_later(pause, self._glance, loop)
+
+    def _stir(self) -> None:
         """Wake the loop where somebody else has committed: it may be an approval."""
         if self._changes.came():
             self._hold.stir()
             self._wake.set()
-        self._glancing = loop.call_later(GLANCE, self._glance, loop)
 
     def _rouse(self) -> None:
         self._wake.set()
@@ -258,8 +270,7 @@ class Worker:
 
     def _refuse_to_go_on(self) -> None:
         """Raise where others may believe this worker dead, or its ledger is not to be trusted any more."""
-        if not self._lock.is_held:  # others let go of what it holds
-            raise Unavailable(Code.PRESUMED_DEAD, "this worker's lock file was taken away; start it again")
+        self._standing.refuse_presumed_dead()
         if not self._writer.is_alive:
             raise Unavailable(Code.DATABASE_UNAVAILABLE, "the thread that writes has ended; start again")
         self._database.refuse_replaced()
@@ -338,6 +349,8 @@ class Worker:
         if self._watch.jumped() is not None:
             return
         try:
+            if not await self._alive_while(asyncio.to_thread(self._hold.compare_clocks, self._machine)):
+                return
             look = partial(self._recovery.recover, under_way=self._claiming.under_way)
             await self._alive_while(asyncio.to_thread(look))
             await self._alive_while(asyncio.to_thread(self._expire))
@@ -370,13 +383,16 @@ class Worker:
             raise TryLater(Code.THERMAL, f"the thermal cutout is open; approved drafts wait (gate {gates})")
 
 
-def open(settings: Settings, *, clock: Clock = wall, steady: Clock | None = None) -> Worker:
+def open(
+    settings: Settings,
+    *,
+    clock: Clock = wall,
+    steady: Clock | None = None,
+    machine: Callable[[], int] = time.time_ns,
+) -> Worker:
     """Enter the room. Raises ConfigError or Unavailable where a setting, key, ledger or database is not as needed.
 
-    `steady` is a clock that nobody sets, in microseconds: what `clock` is held against.
+    `steady` is a clock that nobody sets, in microseconds: what `clock` is held against. `machine`, in nanoseconds, is
+    held against a server's.
     """
-    return Worker(settings, clock=clock, steady=steady)
-
-
-def _heat(gate: str, limits: GateSettings) -> Heat:
-    return Heat(gate, limits.count, limits.window, limits.cooldown)
+    return Worker(settings, clock=clock, steady=steady, machine=machine)

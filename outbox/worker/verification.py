@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from outbox.core.address import comparable
 from outbox.core.draft import MICROSECONDS, Draft
 from outbox.core.errors import Code, VerificationFailed
 from outbox.core.grant import Grant, verify_grant
 from outbox.core.lifecycle import SYSTEM_KIND
-from outbox.core.policy import Policy, form_violations, raise_first, standing_violations
+from outbox.core.policy import Policy, refuse_form, refuse_violations
 from outbox.core.signed import SignedDraft, verify_draft
 from outbox.core.signing import KeyRing, Signature
 
 CLOCK_GRACE = 5 * 60 * MICROSECONDS
-
-
-@lru_cache(maxsize=8)
-def _comparable(addresses: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(map(comparable, addresses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +25,29 @@ class Verifier:
     policy: Policy
     approvers: tuple[str, ...]
     operators: tuple[str, ...]
+    _approvers: frozenset[str] = field(init=False, repr=False, compare=False)
+    _people: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_approvers", frozenset(map(comparable, self.approvers)))
+        object.__setattr__(self, "_people", frozenset(map(comparable, (*self.approvers, *self.operators))))
 
     def verify(self, signed: SignedDraft, grants: list[tuple[Grant, Signature]], *, now: int) -> None:
         """Raise VerificationFailed or PolicyRefused unless this draft may be sent now."""
         draft = signed.draft
         is_system = draft.kind == SYSTEM_KIND
-        verify_draft(self.grant_ring if is_system else self.draft_ring, signed)
+        fields = verify_draft(self.grant_ring if is_system else self.draft_ring, signed)
         if draft.created_at > now + CLOCK_GRACE:
             raise VerificationFailed(Code.DATED_AHEAD, f"draft {draft.id}: it is dated more than 5 minutes ahead")
         if is_system:
-            raise_first(form_violations(draft))
+            refuse_form(draft)
             self._verify_recipients(draft)
             return
-        raise_first(standing_violations(draft, self.policy))
+        refuse_violations(draft, self.policy, fields)
         self._verify_grants(signed, grants, now)
 
     def _verify_recipients(self, draft: Draft) -> None:
-        known = _comparable(self.approvers) | _comparable(self.operators)
-        strangers = [address for address in draft.envelope.recipients if comparable(address) not in known]
+        strangers = [address for address in draft.envelope.recipients if comparable(address) not in self._people]
         if strangers:
             raise VerificationFailed(
                 Code.SYSTEM_RECIPIENT, f"draft {draft.id}: {', '.join(strangers)} is neither approver nor operator"
@@ -67,7 +66,7 @@ class Verifier:
             return "no key of ours made its grant"
         if grant.draft_id != signed.draft.id or grant.digest != signed.digest:
             return "its grant is for something else"
-        if comparable(grant.approver) not in _comparable(self.approvers):
+        if comparable(grant.approver) not in self._approvers:
             return f"{grant.approver} is not an approver any more"
         if not grant.at - CLOCK_GRACE <= now < grant.expires_at:
             return "its grant's time is not now"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.core.canonical import VERSION, encode
-from outbox.core.ledger_line import GENESIS, MAC_AT, Begun, Entered, Fenced, Heard, Line, parse, seal
+from outbox.core.ledger_line import GENESIS, MAC_AT, Begun, Entered, Fenced, Forgotten, Heard, Line, parse, seal
 from outbox.core.signing import KeyRing, Purpose, Signature
 
 RING = KeyRing([bytes(range(32))])
@@ -17,7 +17,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WHOLE = st.integers(0, 2**53 - 1)
 LINES = st.one_of(
     st.builds(Begun, WORDS),
-    st.builds(Entered, WORDS, WORDS, WORDS, st.lists(WORDS, max_size=3).map(tuple), WORDS, WHOLE),
+    st.builds(Entered, WORDS, WORDS, WORDS, st.lists(WORDS, max_size=3).map(tuple), WORDS, WHOLE, WHOLE),
     st.builds(
         Heard,
         WORDS,
@@ -30,6 +30,7 @@ LINES = st.one_of(
         st.none() | st.tuples(WORDS, WORDS),
     ),
     st.builds(Fenced, WORDS, WHOLE, WORDS, WORDS),
+    st.builds(Forgotten, WHOLE, WHOLE, WHOLE),
 )
 
 

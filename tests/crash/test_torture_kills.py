@@ -94,7 +94,8 @@ def rehearsed(zygote: Zygote, load: Load, kind: Kind) -> list[Point]:
     assert load.note(child) == 0, child.said
     split = [line.split() for line in log.read_text().splitlines()]
     points = [Point(region, int(number), call, what) for region, number, call, what in split]
-    assert {point.region for point in points} >= {"start", "EHLO", "MAIL", "RCPT", "QUIT"}
+    regions = {"start", "EHLO", "MAIL", "RCPT"}  # where DATA is under way, a refusal is left without a word
+    assert {point.region for point in points} >= regions
     return list(dict.fromkeys(points))
 
 

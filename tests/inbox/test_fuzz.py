@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import os
 import quopri
-import shutil
 import subprocess
 import sys
 import unicodedata
@@ -24,7 +23,7 @@ from hypothesis import strategies as st
 
 from outbox.inbox.incoming import dated_at, message_id_of, only_author, parse_incoming, read_letter, why_automatic
 from outbox.inbox.verdict import APPROVING, CANCELLING, REJECTING, Reading, Verdict, read_letter_verdict, read_verdict
-from tests.house import APPROVAL, FOUNDER, HandClock, House
+from tests.house import APPROVAL, FOUNDER
 from tests.inbox.fuzzing import targets
 from tests.inbox.guarded import SIGNED, Guarded, published
 from tests.inbox.letters import Asked, Letter, letters
@@ -447,9 +446,7 @@ def another(asked_once: Asked, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     def build() -> Asked:
         folder = tmp_path_factory.mktemp("another") / "house"
-        shutil.copytree(asked_once.house.folder, folder)
-        house = House(folder, relay, HandClock(asked_once.house.clock.now))
-        house.set("relay", port=str(relay.port))
+        house = asked_once.house.copied(folder, relay)
         return replace(asked_once, house=house)
 
     with RecordingRelay() as relay:
@@ -478,9 +475,8 @@ class TestTheLoop:
 def proving(asked_once: Asked, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A house that believes DKIM, in which nothing is ever taken."""
     folder = tmp_path_factory.mktemp("proving") / "house"
-    shutil.copytree(asked_once.house.folder, folder)
     with published() as zone, RecordingRelay() as relay:
-        house = House(folder, relay, HandClock(asked_once.house.clock.now))
+        house = asked_once.house.copied(folder, relay)
         yield Guarded.build(replace(asked_once, house=house), "dkim", zone)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,10 +13,11 @@ import pytest
 from dkim.crypto import parse_public_key
 
 from outbox.inbox.verdict import Verdict
-from tests.house import FOUNDER, SECOND, HandClock, House
+from tests.house import FOUNDER, SECOND
 from tests.inbox.guarded import KINDS, Guarded, published, signers
 from tests.inbox.letters import Asked, Letter, letters
 from tests.inbox.zone import Zone
+from tests.postgres import server
 from tests.relay.recording import RecordingRelay
 from tests.seeds import seeds
 
@@ -46,9 +46,9 @@ def make(asked_once: Asked, tmp_path_factory: pytest.TempPathFactory, zone: Zone
 
     def build(kind: str) -> Guarded:
         folder = tmp_path_factory.mktemp(kind) / "house"
-        shutil.copytree(asked_once.house.folder, folder)
-        house = House(folder, relay, HandClock(asked_once.house.clock.now))
-        house.set("relay", port=str(relay.port))
+        before = server.made()
+        house = asked_once.house.copied(folder, relay)
+        server.keep_databases(before)
         return Guarded.build(dataclasses.replace(asked_once, house=house), kind, zone)
 
     with RecordingRelay() as relay:

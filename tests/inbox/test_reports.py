@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from outbox.core.grant import without_tokens
 from outbox.core.lifecycle import State
 from outbox.core.signing import KeyRing, Purpose
 from outbox.inbox.reports import LARGEST_KEPT, MOST_REPORTS, SOURCE
-from tests.house import JANE, HandClock, House
+from tests.house import JANE, House
+from tests.postgres import server
 from tests.relay.recording import RecordingRelay
 from tests.relay.scripted import Fin, Phase, ScriptedRelay
 
@@ -63,19 +63,19 @@ def _sent(house: House, draft_id: str) -> Sent:
 
 @pytest.fixture(scope="module")
 def sent_once(tmp_path_factory: pytest.TempPathFactory) -> Sent:
+    before = server.made()
     with RecordingRelay() as relay:
         house = House.build(tmp_path_factory.mktemp("sent"), relay)
         draft = house.approved()
         house.drain()
+    server.keep_databases(before)
     return _sent(house, draft.id)
 
 
 @pytest.fixture
 def sent(sent_once: Sent, tmp_path: Path) -> Sent:
     """A house of its own, whose draft is completed."""
-    folder = tmp_path / "house"
-    shutil.copytree(sent_once.house.folder, folder)
-    house = House(folder, sent_once.house.relay, HandClock(sent_once.house.clock.now))
+    house = sent_once.house.copied(tmp_path / "house", sent_once.house.relay)
     return replace(sent_once, house=house)
 
 

@@ -41,7 +41,8 @@ def as_it_was(house: House, revision: str) -> None:
         connection.execute("ATTACH ? AS newer", (str(newer),))
         tables = {name for (name,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")}
         for table in sorted(tables - {"alembic_version", "gate"}):
-            connection.execute(f"INSERT INTO main.{table} SELECT * FROM newer.{table}")
+            names = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            connection.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM newer.{table}")
         connection.execute("DETACH newer")
 
 

@@ -18,6 +18,8 @@ from outbox.operator.backup import backup
 from tests.house import House
 from tests.operator.stuck import Stuck, stuck_in
 
+pytestmark = pytest.mark.sqlite  # `outbox backup` is for files
+
 
 @pytest.fixture
 def stuck(tmp_path: Path) -> Stuck:

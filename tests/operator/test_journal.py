@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,31 +34,39 @@ from outbox.store.engine import connect
 from outbox.store.journal import GENESIS, Chain, Entry
 from outbox.store.writer import Writer
 from tests.cli.shell import Shell
-from tests.house import FOUNDER, SECOND, HandClock, House
+from tests.house import FOUNDER, SECOND, House
+from tests.postgres import server
+from tests.postgres.plain import Plain
 from tests.relay.recording import RecordingRelay
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> House:
     """A draft that was sent, one that was cancelled, one that waits; each command a chain of its own."""
+    before = server.made()
     house = House.build(tmp_path_factory.mktemp("written"), RecordingRelay(port=2525))
     sent = house.approved().id
     send(house, sent)
     house.cancel(house.approved(subject="Another").id)
     house.draft(subject="A third")
+    server.keep_databases(before)
     return house
 
 
 @pytest.fixture
 def house(written: House, tmp_path: Path) -> House:
-    folder = tmp_path / "house"
-    shutil.copytree(written.folder, folder)
-    return House(folder, written.relay, HandClock(written.clock.now))
+    return written.copied(tmp_path / "house", written.relay)
 
 
 @contextmanager
-def altering(house: House) -> Iterator[sqlite3.Connection]:
+def altering(house: House) -> Iterator[sqlite3.Connection | Plain]:
     """As `House.as_thief`, in one transaction that nothing waits for."""
+    if house.url is not None:
+        with house.as_thief() as thief:
+            thief.execute("BEGIN")
+            yield thief
+            thief.execute("COMMIT")
+        return
     with house.connection() as connection:
         connection.executescript("PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; BEGIN")
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
@@ -174,6 +181,7 @@ def test_two_rows_in_each_others_place_are_found(house: House) -> None:
     assert "altered" in kinds(look(house))
 
 
+@pytest.mark.sqlite  # on a server the place of a row cannot be set
 def test_rows_in_another_order_of_commits_are_found(house: House) -> None:
     with altering(house) as thief:
         (two, three) = thief.execute(f"SELECT rowid FROM journal WHERE {WORKER} AND seq IN (2, 3)").fetchall()
@@ -224,7 +232,7 @@ def test_a_state_changed_without_a_row_is_found(house: House) -> None:
 
 def test_a_draft_that_nobody_journalled_is_found(house: House) -> None:
     with altering(house) as thief:
-        names = [row[1] for row in thief.execute("PRAGMA table_info(drafts)")][1:]
+        names = [column[0] for column in thief.execute("SELECT * FROM drafts LIMIT 0").description][1:]
         columns = ", ".join(names).replace("idempotency_key", "NULL")
         thief.execute(f"INSERT INTO drafts SELECT 'planted', {columns} FROM drafts WHERE state = 'pending'")
     (broken,) = look(house).broken
@@ -314,7 +322,7 @@ CUTS = {
     "the last row of a chain": f"{WORKER} AND seq = (SELECT max(seq) FROM journal WHERE {WORKER})",
     "a whole chain": WORKER,
     "the end of the journal": "rowid > 5",
-    "everything": "1",
+    "everything": "1 = 1",
 }
 
 

@@ -29,8 +29,9 @@ from outbox.operator.prune import Pruned, parse_age, prune, vacuum
 from outbox.operator.receipt import make_receipt
 from outbox.operator.rings import held_rings
 from tests.cli import zygote
-from tests.house import HOUR, HandClock, House
+from tests.house import HOUR, House
 from tests.operator.stuck import Stuck, stuck_in
+from tests.postgres import server
 from tests.relay.recording import RecordingRelay
 
 DAY = 24 * HOUR
@@ -47,6 +48,7 @@ def house(tmp_path: Path, relay: RecordingRelay) -> House:
 def _made() -> House:
     folder = Path(tempfile.mkdtemp(prefix="old-"))
     atexit.register(shutil.rmtree, folder)
+    before = server.made()
     with RecordingRelay() as relay:
         house = House.build(folder, relay)
         for _ in range(3):
@@ -54,6 +56,7 @@ def _made() -> House:
         house.drain()
         house.cancel(house.draft().id)
     house.clock.advance(14 * DAY)
+    server.keep_databases(before)
     return house
 
 
@@ -61,10 +64,7 @@ def _made() -> House:
 def old(tmp_path: Path, relay: RecordingRelay) -> House:
     """A house with four drafts that ended two weeks ago."""
     made = _made()
-    shutil.copytree(made.folder, tmp_path / "old")
-    house = House(tmp_path / "old", relay, HandClock(made.clock.now))
-    house.set("relay", port=str(relay.port))
-    return house
+    return made.copied(tmp_path / "old", relay)
 
 
 def left(house: House) -> set[str]:
@@ -324,6 +324,7 @@ def test_two_prunes_do_not_write_one_archive_at_a_time(old: House, tmp_path: Pat
         pruned(old, archive=tmp_path / "archive.jsonl")
 
 
+@pytest.mark.sqlite  # its file is copied as a crash leaves it
 @pytest.mark.parametrize("cut", [1, 40, 500])
 def test_after_a_crash_nothing_is_lost_and_nothing_is_there_twice(old: House, tmp_path: Path, cut: int) -> None:
     """It died in the middle of a line: what was written whole is not written again, what was torn is."""
@@ -419,6 +420,7 @@ def drafts_in_torn(file: Path) -> list[str]:
 # Beside others
 
 
+@pytest.mark.sqlite  # on a server nobody waits for a batch
 def test_others_commit_between_two_batches(old: House) -> None:
     """The lock is free whenever it rests, and what they write is not undone."""
     waits: list[float] = []
@@ -455,6 +457,7 @@ def test_what_another_prune_took_out_meanwhile_is_counted_once(old: House, tmp_p
 # The file
 
 
+@pytest.mark.sqlite
 def test_what_was_free_is_given_back_to_the_disk(old: House) -> None:
     old.cancel(old.draft(text="words " * 100_000).id)
     old.clock.advance(14 * DAY)
@@ -484,6 +487,7 @@ def rigid(old: House) -> House:
     return old
 
 
+@pytest.mark.sqlite
 def test_a_file_from_before_says_what_would_let_it_become_smaller(rigid: House) -> None:
     found = pruned(rigid)
     assert (found.given_back, found.left_inside > 0) == (0, True)
@@ -492,6 +496,7 @@ def test_a_file_from_before_says_what_would_let_it_become_smaller(rigid: House) 
     assert (code, len(out.splitlines())) == (0, 2)
 
 
+@pytest.mark.sqlite
 def test_after_a_vacuum_it_can_be_given_back_and_the_journal_is_in_its_order(rigid: House) -> None:
     pruned(rigid)
     places = rigid.rows("SELECT rowid, writer, seq FROM journal ORDER BY rowid")
@@ -503,6 +508,7 @@ def test_after_a_vacuum_it_can_be_given_back_and_the_journal_is_in_its_order(rig
     rigid.draft()
 
 
+@pytest.mark.sqlite
 def test_no_file_is_written_anew_under_a_living_worker(rigid: House) -> None:
     lock = WorkerLock(rigid.settings.state_dir, "someone")
     with pytest.raises(TryLater) as refused:

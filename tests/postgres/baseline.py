@@ -39,7 +39,7 @@ def baseline() -> tuple[str, ...]:
         late = [one for one in table.constraints if isinstance(one, ForeignKeyConstraint) and one.use_alter]
         for one in late:
             one.name = f"{table.name}_{'_'.join(one.column_keys)}_fkey"
-            made.append(str(AddConstraint(one).compile(dialect=dialect)))
+            made.append(str(AddConstraint(one, isolate_from_table=False).compile(dialect=dialect)))
             one.name = None
         indexes = sorted(table.indexes, key=lambda index: str(index.name))
         made += [_index(index) for index in indexes]

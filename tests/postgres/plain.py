@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 
+from outbox.store.postgres import WRITERS
+
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY relname"
 
 GUARDS = "SELECT pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal"
@@ -40,9 +42,24 @@ class Plain:
     def _in_words_of_postgres(self, query: str) -> str:
         if not self._kept and query in _SAVED:
             return _SAVED[query]
+        if query == "BEGIN IMMEDIATE":  # nobody else writes till this is over
+            self.raw.execute("BEGIN")
+            return f"SELECT pg_advisory_xact_lock({WRITERS})"
+        if found := _TRIGGER.fullmatch(query):
+            name, does = (
+                found["name"],
+                _RAISE.sub(r"RAISE EXCEPTION \1", found["does"].replace(_TOO_LARGE, "PERFORM 1 / 0")),
+            )
+            self.raw.execute(_FUNCTION.format(name=name, does=does))  # type: ignore[call-overload]
+            when = f" WHEN ({found['when']})" if found["when"] else ""
+            return f"{found['head']} FOR EACH ROW{when} EXECUTE FUNCTION made_by_a_test_{name}()"
         words = re.sub(r"zeroblob\((\d+)\)", r"decode(repeat('00', \1), 'hex')", query)
         words = re.sub(r"randomblob\(length\((\w+)\)\)", r"substring(sha256(\1) FROM 1 FOR length(\1))", words)
-        words = re.sub(r"randomblob\(32\)", "sha256(clock_timestamp()::text::bytea)", words)
+        words = re.sub(
+            r"randomblob\((\d+)\)", r"substring(sha256(clock_timestamp()::text::bytea) FROM 1 FOR \1)", words
+        )
+        words = _REPLACED.sub(r"convert_to(replace(convert_from(octets, 'UTF8'), \1), 'UTF8')", words)
+        words = words.replace("CAST(octets || 'x' AS BLOB)", "octets || 'x'::bytea")
         words = re.sub(r"\bx'([0-9a-f]*)'", r"'\\x\1'::bytea", words)
         words = re.sub(r"\browid\b", "place" if " journal" in words else "ctid", words)
         if words.startswith("INSERT OR IGNORE"):
@@ -51,7 +68,7 @@ class Plain:
             ((table,),) = self.raw.execute(
                 "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = %s", found.groups()
             )
-            words = f"{words} ON {table}"
+            words = f"{words} ON {table}; DROP FUNCTION IF EXISTS made_by_a_test_{found[1]}()"
         return words
 
     def iterdump(self) -> list[str]:
@@ -67,5 +84,16 @@ class Plain:
         self.raw.close()
 
 
+# What a test makes a database fail by.
+_TRIGGER = re.compile(
+    r"(?P<head>CREATE TRIGGER (?P<name>\w+) BEFORE .* ON \w+?)(?: WHEN (?P<when>.*?))? BEGIN (?P<does>.*); END"
+)
+_REPLACED = re.compile(r"(?:CAST\()?replace\((?:CAST\(octets AS TEXT\)|octets), ('[^']*', '[^']*')\)(?: AS BLOB\))?")
+_TOO_LARGE = "SELECT abs(-9223372036854775808)"
+_RAISE = re.compile(r"SELECT RAISE\(ABORT, ('[^']*')\)")
+_FUNCTION = (
+    "CREATE OR REPLACE FUNCTION made_by_a_test_{name}() RETURNS trigger LANGUAGE plpgsql"
+    " AS $$ BEGIN {does}; RETURN NEW; END $$"
+)
 _SAVED = {"BEGIN": "SAVEPOINT plain", "COMMIT": "RELEASE SAVEPOINT plain", "ROLLBACK": "ROLLBACK TO SAVEPOINT plain"}
 _ENDS = {"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"}

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outbox.core.lifecycle import Room
 from outbox.store.engine import connect
@@ -176,6 +176,32 @@ def make_database(template: str | None = None) -> str:
         )
     _MADE.append(name)
     return name
+
+
+def copy_in_use(name: str) -> str:
+    """A database as another is at one moment, whoever writes to that meanwhile; its name."""
+    dump, restore = program("pg_dump"), program("psql")
+    assert dump is not None
+    assert restore is not None
+    copy = make_database("template0")
+    dumped = subprocess.run([dump, "-d", conninfo(name)], check=True, capture_output=True, timeout=60).stdout
+    told = [restore, "-q", "-X", "-v", "ON_ERROR_STOP=1", "-d", conninfo(copy)]
+    subprocess.run(told, check=True, input=dumped, stdout=subprocess.DEVNULL, timeout=60)
+    return copy
+
+
+def put_back(name: str, copy: str) -> None:
+    """A database is what its copy is now; whoever was in it is not any more."""
+    with administering() as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(*map(sql.Identifier, (name, copy)))
+        )
+
+
+def conninfo(database: str) -> str:
+    """What libpq is given for a database of this server, as its administrator."""
+    return make_conninfo(**(conninfo_to_dict(administrator()) | {"dbname": database}))
 
 
 _MADE: list[str] = []

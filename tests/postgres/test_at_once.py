@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from sqlalchemy import text
 
 from outbox.core.errors import StateRefused
 from outbox.core.lifecycle import Outcome, Room
-from outbox.store.claims import enter_gaps_if_held, release_if_held
+from outbox.store.claims import Claim, Tripped, claim_if_cool, enter_gaps_if_held, release_if_held
+from outbox.store.heat import Headroom, Heat
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.verdicts import approve_if_pending
 from outbox.store.writer import Transaction
@@ -118,6 +120,94 @@ def test_a_gap_that_is_entered_keeps_the_draft_from_being_let_go(stage: Stage) -
     with pytest.raises(StateRefused):
         released.result(BOUND)
     assert stage.rows("SELECT state FROM drafts") == [("executing",)]
+
+
+# Several workers
+
+
+WORKERS = ("w1", "w2", "w3", "w4")
+DEADLOCKS = "SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()"
+
+
+def all_at_once(stage: Stage, work: Callable[[str], int]) -> list[int]:
+    """What each worker's `work` returns; they begin together."""
+    together = threading.Barrier(len(WORKERS))
+    for name in WORKERS:
+        stage.register(name)
+
+    def begin(name: str) -> int:
+        together.wait(BOUND)
+        return work(name)
+
+    with ThreadPoolExecutor(len(WORKERS)) as threads:
+        return list(threads.map(begin, WORKERS))
+
+
+def claim_three(
+    stage: Stage, heat: Heat, name: str, before: int, headroom: Headroom | None = None
+) -> tuple[list[Claim], Tripped | None]:
+    ids, now = [f"{name}-{before}-{number}" for number in range(3)], stage.clock.now
+    return stage.run(
+        Room.WORKER,
+        lambda tx: claim_if_cool(tx, heat, worker_id=name, attempt_ids=ids, now=now, headroom=headroom),
+        name,
+    )
+
+
+def test_many_claims_of_four_workers_keep_the_limit_to_the_one(stage: Stage) -> None:
+    heat, headrooms = Heat("mail", count=50, window=900, cooldown=300), {name: Headroom() for name in WORKERS}
+    for _ in range(60):
+        stage.approved()
+
+    def claim_all(name: str) -> int:
+        claimed = 0
+        while True:
+            claims, tripped = claim_three(stage, heat, name, claimed, headrooms[name])
+            claimed += len(claims)
+            if tripped is not None:
+                return claimed
+
+    shares = all_at_once(stage, claim_all)
+    assert sum(shares) == 50
+    assert stage.rows("SELECT count(*), count(DISTINCT draft_id) FROM attempts") == [(50, 50)]
+    assert stage.rows("SELECT count(*) FROM journal WHERE action = 'trip'") == [(1,)]
+    assert min(shares) >= 3  # the gate's lock is given in turn
+
+
+def test_workers_that_claim_send_and_are_stopped_at_once_never_lock_each_other_out(stage: Stage) -> None:
+    heat = Heat("mail", count=1000, window=900, cooldown=300)
+    drafts = [stage.approved() for _ in range(60)]
+
+    def send_all(name: str) -> int:
+        sent = 0
+        while claims := claim_three(stage, heat, name, sent)[0]:
+            for claim in claims:
+                try:
+                    stage.enter_gap(claim, name)
+                except StateRefused:  # stopped
+                    stage.finish(claim, Outcome.NOT_SENT, name)
+                    stage.release(claim, name)
+                else:
+                    stage.finish(claim, Outcome.ACCEPTED, name)
+                    stage.complete(claim, name)
+            sent += len(claims)
+        return sent
+
+    stopping = threading.Thread(target=lambda: [stop(stage, draft_id) for draft_id in reversed(drafts)])
+    stage.writer(Room.OPERATOR, "stopping")
+    stopping.start()
+    all_at_once(stage, send_all)
+    stopping.join(BOUND)
+    assert not stopping.is_alive()
+    states = dict(stage.rows("SELECT state, count(*) FROM drafts GROUP BY state"))  # type: ignore[arg-type]
+    assert set(states) <= {"completed", "cancelled"}
+    assert sum(states.values()) == 60
+    assert stage.rows(DEADLOCKS) == [(0,)]
+
+
+def stop(stage: Stage, draft_id: str) -> None:
+    with suppress(StateRefused):
+        stage.run(Room.OPERATOR, lambda tx: cancel_if_not_sent(tx, draft_id, now=stage.clock.now), "stopping")
 
 
 def test_counts_are_right_whoever_ended_what(stage: Stage) -> None:

@@ -25,15 +25,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kind", [asked] if asked else ["sqlite", "postgresql"])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is about a SQLite file is not there for PostgreSQL."""
-    items[:] = [item for item in items if not (_kind(item) == "postgresql" and item.get_closest_marker("sqlite"))]
-
-
-def _kind(item: pytest.Item) -> object:
-    return item.callspec.params.get("kind") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-
-
 @pytest.fixture
 def stage(tmp_path: Path, kind: str) -> Iterator[Stage]:
     opened = Stage(tmp_path, kind)

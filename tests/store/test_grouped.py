@@ -327,16 +327,17 @@ def test_a_place_that_was_counted_is_there_whatever_happened_since(stage: Stage,
                 stage.clock.advance(-chance.randint(1, 30) * 1_000_000)
 
 
-def test_an_ended_worker_that_lives_after_all_finds_its_place_kept(stage: Stage) -> None:
-    """Its claim takes no place for the moment; were that remembered, its gap would be one too many."""
+def test_an_ended_worker_that_lives_after_all_enters_no_gap(stage: Stage) -> None:
+    """Its claim takes no place any more, so its gap would be one too many."""
     hot = Hot(stage, count=3, drafts=6)
     assert hot.claim(1, "w2") == 1
     stage.run(Room.WORKER, lambda tx: end_worker_once(tx, "w2", now=stage.clock.now), "w2")
     assert hot.claim(1) == 1
     (zombie,) = [claim for name, claim in hot.held if name == "w2"]
-    stage.enter_gap(zombie, "w2")
-    assert hot.used() == 2
-    assert hot.claim(1) == 1
+    with pytest.raises(StateRefused):
+        stage.enter_gap(zombie, "w2")
+    assert hot.used() == 1
+    assert hot.claim(2) == 2
     assert hot.claim(1) == 0
     assert hot.used() == 3
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from outbox.core.errors import Code, PolicyRefused, StateRefused, Unavailable
 from outbox.core.lifecycle import Room
 from outbox.store.engine import Database, connect
-from outbox.store.journal import Chain
+from outbox.store.journal import Chain, Fact
 from outbox.store.sqlite import BUSY_TIMEOUT, PRAGMAS
 from outbox.store.verdicts import approve_if_pending
 from outbox.store.writer import MOST_IN_ONE_COMMIT, Asking, CommitUnknown, Hooks, Transaction, Writer
@@ -254,7 +254,7 @@ connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=float(sy
 print("ready", flush=True)
 for number in range(int(sys.argv[3])):
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("INSERT INTO workers VALUES (?, 'elsewhere', 1, 1, NULL)", (str(number),))
+    connection.execute("INSERT INTO workers VALUES (?, 'elsewhere', 1, 1, NULL, NULL, 0)", (str(number),))
     connection.execute("COMMIT")
 """
 
@@ -393,7 +393,7 @@ def test_a_reading_connection_cannot_write(stage: Stage) -> None:
 
 def write(database: Database, *, fail: bool) -> None:
     with database.writer.begin() as connection:
-        connection.execute(text("INSERT INTO workers VALUES ('w', 'here', 1, 1, NULL)"))
+        connection.execute(text("INSERT INTO workers VALUES ('w', 'here', 1, 1, NULL, NULL, 0)"))
         if fail:
             raise ZeroDivisionError
 
@@ -443,3 +443,22 @@ def test_nobody_waits_for_a_writer_whose_thread_has_ended(stage: Stage) -> None:
     assert not writer.is_alive
     writer.close()
     database.close()
+
+
+def test_a_chain_that_meets_what_a_hung_commit_stored_after_all_is_taken_up_again(stage: Stage) -> None:
+    """A COMMIT that was given up may still be stored: what comes next meets its rows, once."""
+    writer = stage.writer(Room.OPERATOR)
+    writer.run(note("one"))
+    late = connect(stage.house.place)
+    hung = Chain(Room.OPERATOR, "1", RING)
+    with late.writer.begin() as connection:
+        hung.resume(connection)
+        hung.append([Fact("hung")], now=1)
+        hung.write(connection)
+    late.close()
+    with pytest.raises(CommitUnknown):
+        writer.run(note("two"))
+    writer.run(note("three"))
+    assert noted(stage) == ["one", "hung", "three"]
+    with stage.house.connection() as connection:
+        assert broken_links(journal_of(connection)) == []

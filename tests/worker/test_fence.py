@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,25 +15,20 @@ from outbox.ledger import NAME, Ledger, LedgerRefused
 from tests.cli import zygote
 from tests.house import HOUR, JANE, House
 from tests.relay.scripted import Hold, Keep, Phase, Say, ScriptedRelay
-from tests.worker.hand import codes, dead_worker, draining, ledger_of
+from tests.worker.hand import codes, dead_worker, draining
 
 
 def ledger_file(house: House) -> Path:
     return house.settings.state_dir / NAME
 
 
-def backed_up(house: House) -> Path:
+def backed_up(house: House) -> Path | str:
     """A copy of the database as it is now, whoever writes to it meanwhile."""
-    copy = house.folder / "backup.db"
-    with house.connection() as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
-    return copy
+    return house.backed_up()
 
 
-def restore(house: House, copy: Path) -> None:
-    for file in house.folder.glob("outbox.db*"):
-        file.unlink()
-    shutil.copy(copy, house.database)
+def restore(house: House, copy: Path | str) -> None:
+    house.restore(copy)
 
 
 def why_refused(house: House, error: type[OutboxError] = LedgerRefused) -> OutboxError:
@@ -121,7 +114,7 @@ def test_a_database_from_before_the_mail_left_is_refused_and_sends_nothing(house
     restore(house, copy)
     refused = why_refused(house)
     assert refused.code is Code.LEDGER_AHEAD
-    assert str(house.database) in refused.message
+    assert (house.name if house.url else str(house.database)) in refused.message
     assert len(house.relay.to(JANE)) == 1
 
 
@@ -221,5 +214,4 @@ def test_two_workers_begin_one_ledger(house: House) -> None:
         house.approved(subject="Another")
         other.run(drain=True)
     assert len(house.relay.to(JANE)) == 2
-    with ledger_of(house) as ledger:
-        assert len(ledger.unfenced()) == 2
+    assert ledger_file(house).read_text().count('"is":"entered"') == 2

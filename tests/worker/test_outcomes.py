@@ -14,6 +14,8 @@ from tests.relay.recording import RecordingRelay
 from tests.relay.scripted import EXTENSIONS, Fin, Keep, Phase, Rst, Say, Script, ScriptedRelay
 from tests.worker.hand import actions, codes
 
+pytestmark = pytest.mark.both
+
 JACK = "jack@customer.example"
 BEGUN = ["insert", "approve", "grant", "claim"]
 

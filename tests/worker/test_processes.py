@@ -179,6 +179,7 @@ def test_a_gap_that_took_too_long_to_store_is_no_leave_to_send(tmp_path: Path) -
         assert found.attempts[0].outcome == ("accepted" if relay.to(JANE) else "not_sent")
 
 
+@pytest.mark.sqlite
 def test_a_worker_without_its_database_exits_78_with_one_line(house: House) -> None:
     house.database.unlink()
     code, said = ended(start_worker(house, "--drain"))

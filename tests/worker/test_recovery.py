@@ -11,6 +11,8 @@ from outbox.store.claims import enter_gaps_if_held
 from tests.house import FOUNDER, HOUR, JANE, House
 from tests.worker.hand import WIRE, alerts, codes, dead_worker, system_drafts, writing
 
+pytestmark = pytest.mark.both
+
 
 def test_a_claim_of_a_dead_worker_is_let_go_and_sent_once(house: House) -> None:
     draft = house.approved()

@@ -12,6 +12,8 @@ from tests.house import FOUNDER, HOUR, JANE, SECOND, House
 from tests.relay.scripted import Fin, Hold, Phase, Say, ScriptedRelay
 from tests.worker.hand import codes, ended, on_wall_clock, start_worker, system_drafts
 
+pytestmark = pytest.mark.both
+
 LIMITS = {"count": "3", "window": '"15m"', "cooldown": '"5m"'}
 
 

@@ -72,6 +72,7 @@ def replace_database(house: House, copy: Path) -> None:
     shutil.copy(copy, house.database)
 
 
+@pytest.mark.sqlite
 def test_a_worker_ends_where_another_file_came_in_its_databases_place(house: House) -> None:
     copy = backed_up(house)
     with open_at(house) as room:
@@ -82,6 +83,7 @@ def test_a_worker_ends_where_another_file_came_in_its_databases_place(house: Hou
     assert ended.value.exit_code == 69
 
 
+@pytest.mark.sqlite
 def test_no_dot_is_written_after_another_file_came_in_the_databases_place(tmp_path: Path) -> None:
     with ScriptedRelay({Phase.MAIL: [Hold(), Say(b"250 2.1.0 Ok\r\n")]}) as relay:
         house = House.build(tmp_path, relay)
