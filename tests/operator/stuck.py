@@ -98,7 +98,7 @@ def stuck_in(folder: Path, relay: RecordingRelay | None = None, *, ahead: bool =
     """A copy of one's own; `ahead` has a ledger that knows of a gap which the database does not."""
     made = _made(ahead=ahead)
     house = made.house.copied(folder, relay or RecordingRelay(port=1))
-    return Stuck(house, made.drafts, made.attempts, made.worker_id)
+    return Stuck(house, dict(made.drafts), dict(made.attempts), made.worker_id)
 
 
 @cache
