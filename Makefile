@@ -24,7 +24,7 @@ demo: $(STAMP)
 	@$(BIN)/outbox demo
 
 test: $(STAMP) servers
-	@$(BIN)/pytest -n 4 --dist worksteal  # tests wait for servers and processes, so two cores keep four busy
+	@$(BIN)/pytest -n 3 --dist worksteal  # tests wait for servers and processes, so two cores keep three busy
 
 torture: $(STAMP) servers
 	@rm -f .torture; TORTURE_TABLE=$(CURDIR)/.torture $(BIN)/pytest -n 2 --dist worksteal -m torture tests/crash tests/faults; code=$$?; \

@@ -46,10 +46,12 @@ class Idle:
             connection.dialogue.quit()
         return None
 
-    def close(self) -> None:
-        """Say goodbye on all of them."""
-        while self._connections:
-            self._connections.pop().dialogue.quit()
+    def close(self) -> list[Connection]:
+        """Say goodbye on all of them; returns them, since one that cannot say it at once is still there."""
+        left, self._connections = self._connections, []
+        for connection in left:
+            connection.dialogue.quit()
+        return left
 
     def _end(self, connection: Connection) -> None:
         self._connections.remove(connection)

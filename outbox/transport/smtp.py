@@ -126,8 +126,11 @@ class SmtpTransport:
 
     async def close(self) -> None:
         """Say goodbye on every connection that is kept, and wait for no answer. For when nothing is under way."""
-        self._idle.close()
+        left = self._idle.close()
         await asyncio.sleep(0)  # asyncio closes a socket in the next turn of the loop
+        for connection in left:
+            connection.dialogue.abort()
+        await asyncio.sleep(0)
 
     async def _send_on(
         self, connection: Connection, sending: Sending, enter_gap: EnterGap, *, is_last: bool

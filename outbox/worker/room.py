@@ -329,6 +329,13 @@ class Worker:
     async def _finish(self) -> None:
         """Wait for what is under way; what takes longer than `worker.stop_timeout` is aborted where it stands."""
         self._claiming.stop()
+        try:
+            await self._wait_for_the_last()
+            await self._note_ended()
+        finally:
+            await self._transport.close()
+
+    async def _wait_for_the_last(self) -> None:
         late = set(self._claiming.attempts)
         if late:
             self._supervisor.stopping(f"waiting for {len(late)} being sent")
@@ -341,8 +348,6 @@ class Worker:
             for task in late:
                 task.cancel()
             _, late = await asyncio.wait(late, timeout=POLL)
-        await self._note_ended()
-        await self._transport.close()
 
     async def _sweep(self) -> None:
         """Look after dead workers and overdue drafts: not by a clock that jumped, whose instants would be stored."""

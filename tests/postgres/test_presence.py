@@ -163,6 +163,7 @@ def test_a_worker_of_another_host_is_ended_when_its_lock_was_free_twice(house: H
                 room._recovery.recover()
             assert worker_id in not_ended(house)
             presence.close()
+            until(lambda: worker_id not in living(house))  # the server notices that the session has ended
             room._recovery.recover()
             assert worker_id in not_ended(house)  # its session may only have broken
             assert [one.is_alive for one in status(house.settings).workers if one.id == worker_id] == [False]
