@@ -9,9 +9,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 from outbox.clock import Clock, new_id
+from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import OutboxError, Unavailable
 from outbox.core.lifecycle import Gate, Outcome
 from outbox.sections import GateSettings
@@ -204,3 +206,12 @@ class Claiming:
         self._is_dry = False  # it may be due again
         self.ended.append(task)
         self._wake()
+
+
+def words_of_cutout(heat: Heat, tripped: Tripped) -> str:
+    """What an operator is told of a cutout that has just tripped."""
+    hour = f"{datetime.fromtimestamp(tripped.until // MICROSECONDS, UTC):%H:%M:%S} UTC"
+    return (
+        f"thermal cutout: {heat.count} transmissions within {heat.window} s; "
+        f"nothing of gate {heat.gate} is sent until {hour} at least"
+    )

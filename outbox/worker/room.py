@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,7 +15,6 @@ from outbox.agreement import open_ledger
 from outbox.alerts import Alerts
 from outbox.clock import Clock, ClockWatch, new_id, wall
 from outbox.config import Settings
-from outbox.core.draft import MICROSECONDS
 from outbox.core.errors import Code, ConfigError, OutboxError, StateRefused, TryLater, Unavailable
 from outbox.core.lifecycle import Gate, Room
 from outbox.ledger import Heard, LedgerRefused
@@ -34,7 +32,7 @@ from outbox.switches import Switches
 from outbox.transport.outcome import NotSent
 from outbox.transport.smtp import SmtpTransport
 from outbox.worker.circuit import Circuit
-from outbox.worker.claiming import Claiming, heat_of
+from outbox.worker.claiming import Claiming, heat_of, words_of_cutout
 from outbox.worker.hold import Hold
 from outbox.worker.lane import Lane
 from outbox.worker.recovery import Recovery
@@ -297,12 +295,8 @@ class Worker:
             self._alerts.tell(hold.code, hold.message)
 
     async def _tell_tripped(self, heat: Heat, tripped: Tripped) -> None:
-        hour = f"{datetime.fromtimestamp(tripped.until // MICROSECONDS, UTC):%H:%M:%S} UTC"
-        message = (
-            f"thermal cutout: {heat.count} transmissions within {heat.window} s; "
-            f"nothing of gate {heat.gate} is sent until {hour} at least"
-        )
-        await asyncio.to_thread(self._alerts.tell, Code.THERMAL, message, by_mail=heat.gate != Gate.SYSTEM)
+        words, by_mail = words_of_cutout(heat, tripped), heat.gate != Gate.SYSTEM
+        await asyncio.to_thread(self._alerts.tell, Code.THERMAL, words, by_mail=by_mail)
 
     async def _wait(self) -> None:
         """Until an attempt ends, a claim is answered, a stop is asked for, or it is time to look again."""
