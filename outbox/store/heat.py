@@ -69,7 +69,7 @@ class Headroom:
         at, after, before, free = self._counted.get(heat.gate, (now, claims, undone, 0))
         if at <= now and after <= claims and before == undone and free - (claims - after) >= wanted:
             return free - (claims - after)
-        gaps = int(_GAPS.scalar(connection, heat.gate, now - heat.window * MICROSECONDS))
+        places = heat.count - used(connection, heat, now=now)
         held = int(_HELD.scalar(connection, heat.gate))  # an ended worker that lives after all may enter the gap
-        self._counted[heat.gate] = now, claims, undone, heat.count - gaps - held
-        return max(0, heat.count - gaps - int(_CLAIMS.scalar(connection, heat.gate)))
+        self._counted[heat.gate] = now, claims, undone, places - held  # so many at least: what lives is in it twice
+        return max(0, places)

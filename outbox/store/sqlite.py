@@ -47,9 +47,7 @@ def open_file(path: Path, *, create: bool) -> tuple[Engine, Engine]:
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT / 1000
         )
         connection.text_factory = _TEXT  # a row that is not UTF-8 is an altered row, not a broken database
-        if (
-            not path.stat().st_size
-        ):  # before WAL makes the first page: what is pruned can be given back to the disk, little by little
+        if not path.stat().st_size:  # before WAL makes the first page: what is pruned can go back to the disk
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         return connection
 

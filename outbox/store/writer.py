@@ -77,11 +77,12 @@ class Waiter(Protocol):
 
 
 @dataclass(slots=True)
-class Asking:
+class Waiting:
     """One transition that is asked for: `work` does it for `item`, and for the items of others that ask the same.
 
     `work` returns a result for each item, in their order, or raises: then each is done alone. `first` goes to
-    `before_begin`, `then` to `after_commit`. What became of it is in `result` or `error`, after COMMIT.
+    `before_begin`, `then` to `after_commit`; what locks a gate `is_last` in its transaction. What became of it is in
+    `result` or `error`, after COMMIT.
     """
 
     work: Work
@@ -98,8 +99,8 @@ class Asking:
 class _Batch:
     """What one waiter asks for, or many, who are woken together."""
 
-    asked: Sequence[Asking]
-    wake: Callable[[Sequence[Asking]], None]
+    asked: Sequence[Waiting]
+    wake: Callable[[Sequence[Waiting]], None]
     is_over: bool = False
 
     def end(self) -> None:
@@ -141,10 +142,10 @@ class Writer:
     def submit(self, work: Callable[[Transaction], Result]) -> Future[Result]:
         """Ask for `work` in the next transaction; its result, or its own error, comes after COMMIT."""
         future: Future[Result] = Future()
-        self.submit_all([Asking(_alone, work, future)], _settle)
+        self.submit_all([Waiting(_alone, work, future)], _settle)
         return future
 
-    def submit_all(self, asked: Sequence[Asking], wake: Callable[[Sequence[Asking]], None]) -> None:
+    def submit_all(self, asked: Sequence[Waiting], wake: Callable[[Sequence[Waiting]], None]) -> None:
         """Ask for many in one transaction; `wake` is called once, in the writer's thread, when all are done."""
         self._batches.put(_Batch(asked, wake))
         if self._has_ended.is_set():
@@ -213,7 +214,7 @@ class Writer:
             count += len(batch.asked)
         return batches, False
 
-    def _commit(self, asked: Sequence[Asking]) -> None:
+    def _commit(self, asked: Sequence[Waiting]) -> None:
         if self._hooks is not None and (lines := [one.first for one in asked if one.first is not None]):
             self._hooks.before_begin(lines)
         try:
@@ -240,7 +241,7 @@ class Writer:
             refuse_ended(connection)
             self._chain.write(connection)
 
-    def _commit_all(self, asked: Sequence[Asking]) -> bool:
+    def _commit_all(self, asked: Sequence[Waiting]) -> bool:
         """Do what can be done together without a savepoint; False where anything was refused, and all of it undone.
 
         What is like no other's is not done twice.
@@ -259,7 +260,7 @@ class Writer:
             return False
         return True
 
-    def _follow(self, asked: Sequence[Asking]) -> None:
+    def _follow(self, asked: Sequence[Waiting]) -> None:
         if not asked or self._hooks is None:
             return
         try:
@@ -272,7 +273,7 @@ class Writer:
             for one in asked:  # one that is refused does not take the others with it
                 self._follow([one])
 
-    def _attempt(self, connection: Connection, work: Work, asked: Sequence[Asking]) -> None:
+    def _attempt(self, connection: Connection, work: Work, asked: Sequence[Waiting]) -> None:
         before = self._chain.mark
         connection.exec_driver_sql("SAVEPOINT outbox")
         error = self._tried(connection, work, asked)
@@ -286,7 +287,7 @@ class Writer:
             for one in asked:
                 self._attempt(connection, work, [one])
 
-    def _tried(self, connection: Connection, work: Work, asked: Sequence[Asking]) -> Exception | None:
+    def _tried(self, connection: Connection, work: Work, asked: Sequence[Waiting]) -> Exception | None:
         """Do it, and keep the results; what was raised is the waiter's own."""
         try:
             results = work(Transaction(connection, self._chain, self._undone), [one.item for one in asked])
@@ -313,14 +314,14 @@ def _alone(tx: Transaction, works: Sequence[Callable[[Transaction], Any]]) -> Se
 
 
 def _by_work(
-    asked: Sequence[Asking],
-) -> Sequence[tuple[Work, Sequence[Asking]]]:
+    asked: Sequence[Waiting],
+) -> Sequence[tuple[Work, Sequence[Waiting]]]:
     """What can be done together, in the order in which it was first asked for; what locks a gate comes last.
 
     Else one worker that has a gate may wait for a row that counts, and another the other way round.
     """
-    alone: list[tuple[Work, Sequence[Asking]]] = []
-    together: dict[object, list[Asking]] = {}
+    alone: list[tuple[Work, Sequence[Waiting]]] = []
+    together: dict[object, list[Waiting]] = {}
     for one in asked:
         if one.work is _alone:
             alone.append((one.work, [one]))
@@ -332,7 +333,7 @@ def _by_work(
     return sorted(alone, key=lambda each: each[1][0].is_last)
 
 
-def _settle(asked: Sequence[Asking]) -> None:
+def _settle(asked: Sequence[Waiting]) -> None:
     """Wake one who waits in a thread."""
     for one in asked:
         future = one.waiter

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from outbox.store.writer import Asking, Work, Writer
+from outbox.store.writer import Waiting, Work, Writer
 
 
 class Turn:
@@ -16,7 +16,7 @@ class Turn:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._asked: list[Asking] = []
+        self._asked: list[Waiting] = []
         self.before_submit: Callable[[], None] | None = None
 
     def ask(
@@ -33,7 +33,7 @@ class Turn:
         future: asyncio.Future[Any] = loop.create_future()
         if not self._asked:
             loop.call_soon(self._submit, loop)
-        self._asked.append(Asking(work, item, future, first, then, is_last))
+        self._asked.append(Waiting(work, item, future, first, then, is_last))
         return future
 
     def _submit(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,12 +45,12 @@ class Turn:
             self._writer.submit_all(asked, partial(_wake, loop))
 
 
-def _wake(loop: asyncio.AbstractEventLoop, done: Sequence[Asking]) -> None:
+def _wake(loop: asyncio.AbstractEventLoop, done: Sequence[Waiting]) -> None:
     with suppress(RuntimeError):  # the loop has ended, and whoever waited with it
         loop.call_soon_threadsafe(_deliver, done)
 
 
-def _deliver(asked: Sequence[Asking]) -> None:
+def _deliver(asked: Sequence[Waiting]) -> None:
     for one in asked:
         future = one.waiter
         if not isinstance(future, asyncio.Future) or future.done():

@@ -24,7 +24,7 @@ from outbox.store.engine import Database, connect
 from outbox.store.heat import Headroom, Heat, used
 from outbox.store.journal import Chain
 from outbox.store.schema import drafts
-from outbox.store.writer import Asking, Hooks, Transaction, Writer
+from outbox.store.writer import Hooks, Transaction, Waiting, Writer
 from tests.house import HOUR
 from tests.store.stage import RING, WIRE, Stage, broken_links, journal_of, report
 
@@ -92,15 +92,15 @@ def writer(rooms: Rooms, database: Database) -> Iterator[Writer]:
     made.close()
 
 
-def ask(writer: Writer, *asked: Asking) -> list[Asking]:
+def ask(writer: Writer, *asked: Waiting) -> list[Waiting]:
     """All of them in one transaction; back when their waiters are woken."""
-    woken: Future[list[Asking]] = Future()
+    woken: Future[list[Waiting]] = Future()
     writer.submit_all(asked, lambda done: woken.set_result(list(done)))
     return woken.result(BOUND)
 
 
-def asking(work: Notes, item: str, **given: object) -> Asking:
-    return Asking(work, item, Future(), **given)  # type: ignore[arg-type]
+def asking(work: Notes, item: str, **given: object) -> Waiting:
+    return Waiting(work, item, Future(), **given)  # type: ignore[arg-type]
 
 
 # In one transaction
@@ -139,7 +139,7 @@ def test_what_is_asked_together_is_woken_once_and_what_is_asked_apart_apart(writ
     woken: list[list[str]] = []
     over = threading.Event()
 
-    def wake(done: Sequence[Asking]) -> None:
+    def wake(done: Sequence[Waiting]) -> None:
         woken.append([each.result for each in done])
         if len(woken) == 2:
             over.set()
@@ -178,7 +178,7 @@ def test_what_comes_first_is_kept_before_begin_and_what_follows_after_commit(roo
     work, woken = Notes(), []
     over = threading.Event()
 
-    def wake(done: Sequence[Asking]) -> None:
+    def wake(done: Sequence[Waiting]) -> None:
         woken.append((len(rooms.events), [each.result for each in done]))
         over.set()
 
@@ -219,7 +219,7 @@ def test_where_the_database_ended_the_transaction_nothing_follows_and_everybody_
         return list(items)
 
     work = Notes()
-    done = ask(writer, asking(work, "a", then="one"), Asking(breaks, "b", Future(), then="two"))
+    done = ask(writer, asking(work, "a", then="one"), Waiting(breaks, "b", Future(), then="two"))
     assert [getattr(each.error, "code", None) for each in done] == [Code.DATABASE_UNAVAILABLE] * 2
     assert rooms.events == []
     assert noted(stage) == []
@@ -239,7 +239,7 @@ def test_a_chain_goes_on_where_it_was_stored_though_the_next_group_has_a_loser(
         return list(items)  # the foreign key is looked at by COMMIT
 
     work = Notes()
-    unknown = ask(writer, asking(work, "a", then="one"), Asking(dangles, "b", Future(), then="two"))
+    unknown = ask(writer, asking(work, "a", then="one"), Waiting(dangles, "b", Future(), then="two"))
     assert [getattr(each.error, "code", None) for each in unknown] == [Code.DATABASE_UNAVAILABLE] * 2
     assert rooms.events == []
     ask(writer, asking(work, "c"), asking(work, "bad"))
@@ -380,7 +380,7 @@ def test_many_enter_the_gap_or_each_by_itself(stage: Stage) -> None:
         enter_gaps_if_held(tx, [(claim, WIRE) for claim in items], now=stage.clock.now)
         return [None] * len(items)
 
-    done = ask(stage.writer(Room.WORKER, "w1"), *(Asking(enter, claim, Future()) for claim in claims))
+    done = ask(stage.writer(Room.WORKER, "w1"), *(Waiting(enter, claim, Future()) for claim in claims))
     assert [isinstance(each.error, StateRefused) for each in done] == [False, True, False]
     assert stage.rows("SELECT count(*) FROM attempts WHERE phase = 'gap'") == [(2,)]
     with stage.house.connection() as connection:

@@ -20,7 +20,7 @@ from outbox.store.engine import Database, connect
 from outbox.store.journal import Chain, Fact
 from outbox.store.sqlite import BUSY_TIMEOUT, PRAGMAS
 from outbox.store.verdicts import approve_if_pending
-from outbox.store.writer import MOST_IN_ONE_COMMIT, Asking, CommitUnknown, Hooks, Transaction, Writer
+from outbox.store.writer import MOST_IN_ONE_COMMIT, CommitUnknown, Hooks, Transaction, Waiting, Writer
 from tests.store.stage import RING, Stage, broken_links, journal_of
 
 BOUND = 10.0  # seconds that anything here may take; none of it waits for time to pass
@@ -432,7 +432,7 @@ def test_nobody_waits_for_a_writer_whose_thread_has_ended(stage: Stage) -> None:
     held = writer.submit(hold)
     assert hold.reached.wait(BOUND)
     ended = threading.Event()
-    asked = [Asking(lambda _, items: items, word, Future(), then="line") for word in ("first", "second")]
+    asked = [Waiting(lambda _, items: items, word, Future(), then="line") for word in ("first", "second")]
     writer.submit_all(asked, lambda _: ended.set())
     waits = writer.submit(note("third"))
     hold.let_go.set()
