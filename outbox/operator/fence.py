@@ -17,10 +17,13 @@ from outbox.core.errors import Code, StateRefused, TryLater, UsageError
 from outbox.core.lifecycle import SYSTEM_KIND, Phase, State
 from outbox.core.signing import KeyRing
 from outbox.ledger import NAME, Fenced, Ledger, LedgerRefused
+from outbox.ledger_id import ledger_id
 from outbox.lock import WorkerLock, living
 from outbox.operator.settling import person
 from outbox.store.engine import Database
 from outbox.store.identity import identity_of, is_attempt, newest_gap
+from outbox.store.open_attempts import workers_not_ended
+from outbox.store.presence import present
 from outbox.store.settlements import (
     Gone,
     Held,
@@ -49,7 +52,8 @@ class FenceReport:
 class Fence:
     """One acceptance: cancel, then doubt, each draft in a transaction of its own, and the ledger's fence at the end.
 
-    Where it breaks off no worker starts, or nothing is left that one could send; it can be run again.
+    Where it breaks off it can be run again. Where the ledger agreed (`even_so`) a worker may start meanwhile, as it
+    might have before.
     """
 
     def __init__(self, settings: Settings, database: Database, writer: Writer, clock: Clock) -> None:
@@ -60,7 +64,7 @@ class Fence:
     def accept(self, note: str | None, *, even_so: bool = False) -> FenceReport:
         """Vouch for the database as it is; `even_so` where ledger and database agree, and it was restored all the same.
 
-        Raises TryLater while a worker lives, StateRefused where there is nothing to accept.
+        Raises TryLater while a worker lives, on whichever host, StateRefused where there is nothing to accept.
         """
         if not note:
             raise UsageError(Code.USAGE, "say why with --note: it is kept in the ledger", field="--note")
@@ -75,13 +79,16 @@ class Fence:
         with self._database.reading() as connection:
             named = identity_of(connection)
         folder = self._settings.state_dir
+        own = ledger_id(folder) if self._database.is_server else None
         believed = why is None or why.code is Code.LEDGER_AHEAD
         ledger = Ledger.open(folder, self._ring, named.id) if believed else None
         by, now, host = person(), self._clock(), socket.gethostname()
         self._writer.run(
-            lambda tx: insert_fence(tx, worker_id=self._run_id, host=host, pid=os.getpid(), by=by, note=note, now=now)
+            lambda tx: insert_fence(
+                tx, worker_id=self._run_id, host=host, pid=os.getpid(), ledger=own, by=by, note=note, now=now
+            )
         )
-        counted = self._cancel_and_doubt(ledger)
+        counted = self._cancel_and_doubt(ledger, own)
         aside = None
         if ledger is None:
             aside = self._set_aside(folder / NAME)
@@ -115,9 +122,24 @@ class Fence:
         if others:
             words = f"worker {others[0]} lives, or another fence is under way; stop every worker of this outbox first"
             raise TryLater(Code.WORKER_ALIVE, words)
+        if self._database.is_server:
+            self._refuse_beside_other_hosts()
 
-    def _cancel_and_doubt(self, ledger: Ledger | None) -> Counter[str]:
-        """With no ledger to believe, what is open may have been sent, and nothing that waits is sent any more."""
+    def _refuse_beside_other_hosts(self) -> None:
+        """A worker that no lock can show to live is not waited for: of one in a backup no end is ever written."""
+        with self._database.reading() as connection:
+            registered = workers_not_ended(connection)
+            there = present(connection, [one.id for one in registered])
+        for one in registered:
+            if one.id in there:
+                words = f"worker {one.id} on {one.host} lives; stop the workers of every host first"
+                raise TryLater(Code.WORKER_ALIVE, words)
+
+    def _cancel_and_doubt(self, ledger: Ledger | None, own: str | None) -> Counter[str]:
+        """With no ledger to believe, what is open may have been sent, and nothing that waits is sent any more.
+
+        What is open of a worker with another ledger than `own` is left to that one, which can tell.
+        """
         counted: Counter[str] = Counter()
         gone: dict[str, Gone] = {}
         left = {draft_id for draft_id, _, _ in self._waiting()}
@@ -136,7 +158,7 @@ class Fence:
         with self._database.reading() as connection:
             open_rows = [row for row in held(connection) if row.phase != Phase.DONE.value]
         for row in open_rows:
-            counted["in doubt"] += self._doubt(row, ledger)
+            counted["in doubt"] += self._doubt(row, ledger, own)
         return counted
 
     def _is_new(self, gone: Gone) -> bool:
@@ -148,8 +170,10 @@ class Fence:
         with self._database.reading() as connection:
             return waiting(connection)
 
-    def _doubt(self, row: Held, ledger: Ledger | None) -> bool:
+    def _doubt(self, row: Held, ledger: Ledger | None, own: str | None) -> bool:
         gone = _gone(ledger, row.draft_id)
+        if gone is None and row.ledger not in (None, own):
+            return False  # that ledger can tell, and this one cannot
         if gone is None and ledger is not None and not ledger.index.has_forgotten(row.expires_at):
             return False  # by the ledger it did not leave: a worker looks after it
 

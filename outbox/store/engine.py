@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,9 +98,11 @@ def connect(place: Place, room: str = "", *, create: bool = False) -> Database:
 
         with translated(str(place)):
             database = Database(str(place), *open_server(place, room))
-        if (apart := database.apart()) is not None:
-            database.close()
-            raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{database.name}: {apart}")
+        with ExitStack() as unless_agreed:
+            unless_agreed.callback(database.close)
+            if (apart := database.apart()) is not None:
+                raise Unavailable(Code.DATABASE_UNAVAILABLE, f"{database.name}: {apart}")
+            unless_agreed.pop_all()
         return database
     from outbox.store.sqlite import open_file
 

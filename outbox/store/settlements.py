@@ -277,7 +277,14 @@ def refuse_unexecuting(draft_id: str) -> StateRefused:
     return StateRefused(Code.STATE_CONFLICT, f"draft {draft_id} is not executing; there is nothing to settle")
 
 
-def insert_fence(tx: Transaction, *, worker_id: str, host: str, pid: int, by: str, note: str, now: int) -> None:
-    """Journal an acceptance, with a worker of that name: what it writes down of the ledger belongs to it."""
-    tx.connection.execute(insert(workers).values(id=worker_id, host=host, pid=pid, started_at=now, ended_at=now))
+def insert_fence(
+    tx: Transaction, *, worker_id: str, host: str, pid: int, ledger: str | None, by: str, note: str, now: int
+) -> None:
+    """Journal an acceptance, with a worker of that name: what it writes down of the ledger belongs to it.
+
+    `ledger` is that ledger's name on a server, None in a file.
+    """
+    tx.connection.execute(
+        insert(workers).values(id=worker_id, host=host, pid=pid, started_at=now, ended_at=now, ledger=ledger)
+    )
     tx.journal("fence", now=now, detail={"by": by, "note": note})

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -186,13 +186,9 @@ def finish(house: House, writer: Writer, claim: Claim, outcome: str) -> None:
 @contextmanager
 def ledger_of(house: House) -> Iterator[Ledger]:
     """The house's ledger, as its worker opens it."""
-    database = connect(house.place)
-    ledger = open_ledger(house.settings.state_dir, house.settings.grant_ring(), database)
-    try:
+    state_dir, ring = house.settings.state_dir, house.settings.grant_ring()
+    with closing(connect(house.place)) as database, closing(open_ledger(state_dir, ring, database)) as ledger:
         yield ledger
-    finally:
-        ledger.close()
-        database.close()
 
 
 def write_in_ledger(house: House, *lines: Line) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,13 +85,9 @@ def grant(house: House, draft_id: str) -> None:
 @contextmanager
 def ledger_of(house: House) -> Iterator[Ledger]:
     """The house's ledger as a worker has it, begun where there is none."""
-    database = connect(house.place)
-    ledger = open_ledger(house.settings.state_dir, house.settings.grant_ring(), database)
-    try:
+    state_dir, ring = house.settings.state_dir, house.settings.grant_ring()
+    with closing(connect(house.place)) as database, closing(open_ledger(state_dir, ring, database)) as ledger:
         yield ledger
-    finally:
-        ledger.close()
-        database.close()
 
 
 @dataclass(frozen=True)
