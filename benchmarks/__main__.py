@@ -52,6 +52,7 @@ def main() -> int:
     told = _arguments()
     for name in [name for name in os.environ if name.startswith("OUTBOX_")]:
         del os.environ[name]  # a developer's own outbox is not this one
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else what was changed last would be compiled at each start
     folder = told.out or (QUICK if told.quick else results.KEPT)
     if told.names == ["report"]:
         write_docs(folder)

@@ -10,7 +10,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import PrivateAttr, ValidationError
@@ -24,7 +24,6 @@ from pydantic_settings import (
 from outbox.contradictions import invalid, is_loopback, refuse_contradictions
 from outbox.core.address import comparable
 from outbox.core.errors import Code, ConfigError
-from outbox.core.policy import Policy
 from outbox.core.signing import KeyRing
 from outbox.keyfiles import read_key, read_secret
 from outbox.sections import (
@@ -45,6 +44,9 @@ from outbox.sections import (
 )
 from outbox.store.server import Server, parse_server
 from outbox.supervisor import Supervision
+
+if TYPE_CHECKING:
+    from outbox.core.policy import Policy
 
 Value = TypeVar("Value")
 PAUSED = "OUTBOX_PAUSED"
@@ -67,19 +69,19 @@ class Settings(BaseSettings):
     _paused: bool = PrivateAttr(default=False)
     _supervision: Supervision = PrivateAttr(default_factory=Supervision)
 
-    database: DatabaseSettings = DatabaseSettings()
-    keys: KeySettings = KeySettings()
-    policy: PolicySettings = PolicySettings()
-    approval: ApprovalSettings = ApprovalSettings()
+    database: DatabaseSettings = DatabaseSettings.model_construct()
+    keys: KeySettings = KeySettings.model_construct()
+    policy: PolicySettings = PolicySettings.model_construct()
+    approval: ApprovalSettings = ApprovalSettings.model_construct()
     approver: dict[Address, ApproverSettings] = {}
-    operator: OperatorSettings = OperatorSettings()
-    alerts: AlertSettings = AlertSettings()
-    mailbox: MailboxSettings = MailboxSettings()
-    relay: RelaySettings = RelaySettings()
-    thermal: ThermalSettings = ThermalSettings()
-    dns: DnsSettings = DnsSettings()
-    reconcile: ReconcileSettings = ReconcileSettings()
-    worker: WorkerSettings = WorkerSettings()
+    operator: OperatorSettings = OperatorSettings.model_construct()
+    alerts: AlertSettings = AlertSettings.model_construct()
+    mailbox: MailboxSettings = MailboxSettings.model_construct()
+    relay: RelaySettings = RelaySettings.model_construct()
+    thermal: ThermalSettings = ThermalSettings.model_construct()
+    dns: DnsSettings = DnsSettings.model_construct()
+    reconcile: ReconcileSettings = ReconcileSettings.model_construct()
+    worker: WorkerSettings = WorkerSettings.model_construct()
 
     @classmethod
     def settings_customise_sources(  # its parameters are pydantic-settings'
@@ -237,6 +239,8 @@ class Settings(BaseSettings):
 
     def rules(self) -> Policy:
         """The policy as it is now. Raises ConfigError without from_domains."""
+        from outbox.core.policy import Policy
+
         return Policy(
             from_domains=frozenset(required(self.policy.from_domains, "policy.from_domains")),
             approval_address=self.approval.address,

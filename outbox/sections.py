@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from outbox.core.address import parse_address
 from outbox.core.errors import OutboxError
-from outbox.core.policy import KINDS
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -66,6 +65,8 @@ def _recipients(value: str) -> str:
 
 
 def _kind(value: str) -> str:
+    from outbox.core.policy import KINDS
+
     if value not in KINDS:
         raise ValueError(f"a kind that can be drafted: {', '.join(sorted(KINDS))}")
     return value
@@ -93,7 +94,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Settings validate every section by a schema of their own, so that a section's own is made only where it is asked
+    # for. That is why defaults are made without one: they are not validated either way.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class DatabaseSettings(_Section):
@@ -145,7 +148,7 @@ class ApprovalSettings(_Section):
     code_for_recipients: tuple[RecipientPattern, ...] = ()
     confirm: Literal["all", "problems", "none"] = "all"
     closing: tuple[str, ...] = ()
-    words: WordSettings = WordSettings()
+    words: WordSettings = WordSettings.model_construct()
 
 
 class ApproverSettings(_Section):
@@ -207,7 +210,7 @@ class ThermalSettings(GateSettings):
     """The cutout for drafts, and apart from it the one for the outbox's own mail."""
 
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    system: GateSettings = GateSettings()
+    system: GateSettings = GateSettings.model_construct()
 
 
 class DnsSettings(_Section):
@@ -230,7 +233,7 @@ class ReconcileSettings(_Section):
     auto_release: Literal["proven", "never"] = "proven"
     folders: tuple[str, ...] = ("Sent", "Archive")
     command: Annotated[str, AfterValidator(_command)] = ""
-    mailbox: EvidenceMailbox = EvidenceMailbox()
+    mailbox: EvidenceMailbox = EvidenceMailbox.model_construct()
 
 
 class WorkerSettings(_Section):

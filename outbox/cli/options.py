@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,15 @@ def settings() -> Settings:
     """The settings that this command runs under. Raises ConfigError."""
     from outbox.config import load
 
-    return load(click.get_current_context().find_root().obj)
+    found = load(click.get_current_context().find_root().obj)
+    has_started()
+    return found
+
+
+def has_started() -> None:
+    """What has been imported stays, out of the garbage collector's sight; from here on it looks at the rest."""
+    gc.freeze()
+    gc.enable()
 
 
 def read_input(name: str) -> bytes:

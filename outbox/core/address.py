@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from outbox.core.errors import Code, PolicyRefused
 
@@ -56,7 +57,12 @@ def parse_address(text: str, field: str) -> str:
 
 def is_plain(text: str) -> bool:
     """Whether parse_address returns `text` as it is, at first sight; False says nothing."""
-    found = _PLAIN.fullmatch(text) if len(text) <= _LONGEST_ADDRESS else None
+    return len(text) <= _LONGEST_ADDRESS and _is_plain(text)
+
+
+@lru_cache(maxsize=1024)  # each is looked at in the envelope and in the header, and senders come again and again
+def _is_plain(text: str) -> bool:
+    found = _PLAIN.fullmatch(text)
     return found is not None and found["top"] not in NOT_PLAIN
 
 
@@ -77,6 +83,15 @@ def parse_mailboxes(value: str, field: str) -> tuple[Mailbox, ...]:
     """The mailboxes of an unfolded To, Cc or From header. Raises PolicyRefused naming `field`."""
     if len(value) > _LONGEST_HEADER:
         raise PolicyRefused(Code.MESSAGE_MALFORMED, f"{field}: the header is longer than 64 KiB", field=field)
+    return _remembered(value, field) if len(value) <= _LONGEST_ADDRESS else _mailboxes(value, field)
+
+
+@lru_cache(maxsize=256)
+def _remembered(value: str, field: str) -> tuple[Mailbox, ...]:
+    return _mailboxes(value, field)
+
+
+def _mailboxes(value: str, field: str) -> tuple[Mailbox, ...]:
     if _EMPTY_GROUP.fullmatch(value):
         return ()
     return tuple(parse_mailbox(part, field) for part in _split_at_commas(value))

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Connection,
     Select,
     TextClause,
+    Update,
     bindparam,
     exists,
     insert,
@@ -32,7 +33,7 @@ from outbox.store.dialect import insert_or_ignore
 from outbox.store.heat import Headroom, Heat
 from outbox.store.journal import Fact, detail_text
 from outbox.store.pause import unpaused
-from outbox.store.prepared import Prepared
+from outbox.store.prepared import Given, Prepared, PreparedChange
 from outbox.store.presence import present
 from outbox.store.schema import attempts, drafts, gate, grants, recipients, workers
 from outbox.store.transition import LostRace, move, move_many
@@ -85,37 +86,39 @@ _OF_GATE: dict[str, TextClause] = {
 }
 
 
-_MAY_BE_SENT = exists().where(
-    drafts.c.id == bindparam("draft"),
-    drafts.c.state == State.EXECUTING.value,
-    drafts.c.attempt_id == bindparam("claim"),
-    drafts.c.stop_asked_at.is_(None),
-    drafts.c.expires_at > bindparam("at"),
-)
-_LIVES = exists().where(workers.c.id == attempts.c.worker_id, workers.c.ended_at.is_(None))
-_SPENT = exists().where(grants.c.draft_id == bindparam("draft"), grants.c.expires_at <= bindparam("at"))
-_BEGIN = Prepared(insert(attempts), "id", "draft_id", "worker_id", "gate", "phase", "started_at")
-_ENTER = Prepared(
-    update(attempts)
-    .where(attempts.c.id == bindparam("claim"), attempts.c.phase == Phase.CLAIMED.value)
-    .where(_MAY_BE_SENT, _LIVES, not_(_SPENT), unpaused())
-    .values(phase=Phase.GAP.value, gap_at=bindparam("at"), wire_digest=bindparam("wire")),
-    "claim",
-    "draft",
-    "at",
-    "wire",
-)
+def _enter(given: Given) -> Update:
+    may_be_sent = exists().where(
+        drafts.c.id == given["draft"],
+        drafts.c.state == State.EXECUTING.value,
+        drafts.c.attempt_id == given["claim"],
+        drafts.c.stop_asked_at.is_(None),
+        drafts.c.expires_at > given["at"],
+    )
+    lives = exists().where(workers.c.id == attempts.c.worker_id, workers.c.ended_at.is_(None))
+    spent = exists().where(grants.c.draft_id == given["draft"], grants.c.expires_at <= given["at"])
+    return (
+        update(attempts)
+        .where(attempts.c.id == given["claim"], attempts.c.phase == Phase.CLAIMED.value)
+        .where(may_be_sent, lives, not_(spent), unpaused())
+        .values(phase=Phase.GAP.value, gap_at=given["at"], wire_digest=given["wire"])
+    )
+
+
 _CLOSING = ("outcome", "code", "enhanced", "text", "queue_id", "ended_at")
-_CLOSE = (
-    update(attempts)
-    .where(attempts.c.id == bindparam("attempt"))
-    .values(phase=Phase.DONE.value, **{name: bindparam(f"new_{name}") for name in _CLOSING})
-)
+
+
+def _close(given: Given) -> Update:
+    values = {name: given[f"new_{name}"] for name in _CLOSING}
+    return update(attempts).where(attempts.c.id == given["attempt"]).values(phase=Phase.DONE.value, **values)
+
+
+_BEGIN = PreparedChange(insert(attempts), "id", "draft_id", "worker_id", "gate", "phase", "started_at")
+_ENTER = PreparedChange(_enter, "claim", "draft", "at", "wire")
 _CLOSED = ("attempt", *(f"new_{name}" for name in _CLOSING))
-_FINISH = Prepared(_CLOSE.where(attempts.c.phase != Phase.DONE.value), *_CLOSED)
-_FINISH_UNSENT = Prepared(_CLOSE.where(attempts.c.phase == Phase.CLAIMED.value), *_CLOSED)
+_FINISH = PreparedChange(lambda given: _close(given).where(attempts.c.phase != Phase.DONE.value), *_CLOSED)
+_FINISH_UNSENT = PreparedChange(lambda given: _close(given).where(attempts.c.phase == Phase.CLAIMED.value), *_CLOSED)
 # Of one that was named twice: what the relay said first.
-_HEAR = Prepared(insert_or_ignore(recipients), "attempt_id", "address", "code", "text")
+_HEAR = PreparedChange(insert_or_ignore(recipients), "attempt_id", "address", "code", "text")
 
 
 def _oldest_due(gate_name: str) -> Select[str]:
@@ -231,7 +234,7 @@ def finish_if_open(tx: Transaction, ended: Sequence[tuple[Claim, Report]], *, no
     _finish(tx, _FINISH, ended, now)
 
 
-def _finish(tx: Transaction, statement: Prepared, ended: Sequence[tuple[Claim, Report]], now: int) -> None:
+def _finish(tx: Transaction, statement: PreparedChange, ended: Sequence[tuple[Claim, Report]], now: int) -> None:
     parameters = [(claim.attempt_id, *report.columns, now) for claim, report in ended]
     if statement.many(tx.connection, parameters) != len(parameters):
         named = f"attempt {ended[0][0].attempt_id}" if len(ended) == 1 else "an attempt"

@@ -16,11 +16,11 @@ from sqlalchemy import Connection, insert, select
 from outbox.core.canonical import VERSION, quoted, quoted_or_null
 from outbox.core.lifecycle import Room
 from outbox.core.signing import KeyRing, Purpose
-from outbox.store.prepared import Prepared, Value
+from outbox.store.prepared import PreparedChange, Value
 from outbox.store.schema import journal
 
 GENESIS = bytes(32)
-_INSERT = Prepared(
+_INSERT = PreparedChange(
     insert(journal), "writer", "seq", "at", "action", "draft_id", "attempt_id", "detail", "key_id", "mac"
 )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import ColumnElement, ScalarSelect, bindparam, update
+from sqlalchemy import ColumnElement, ScalarSelect, Update, update
 
 from outbox.core.errors import Code, StateRefused
 from outbox.core.lifecycle import State, Verb, edge_from
 from outbox.store.journal import Fact, detail_text
-from outbox.store.prepared import Prepared
+from outbox.store.prepared import Given, PreparedChange
 from outbox.store.schema import drafts
 from outbox.store.writer import Transaction
 
@@ -78,14 +78,16 @@ def move_many(tx: Transaction, verb: Verb, held: Sequence[tuple[str, str]], *, s
 
 
 @cache
-def _many(source: State, verb: Verb) -> Prepared:
-    statement = update(drafts).where(drafts.c.id == bindparam("draft"), drafts.c.state == source.value)
+def _many(source: State, verb: Verb) -> PreparedChange:
     target = edge_from(source, verb).target.value
-    if source is State.EXECUTING:
-        statement = statement.where(drafts.c.attempt_id == bindparam("attempt")).values(state=target)
-    else:
-        statement = statement.values(state=target, attempt_id=bindparam("attempt"))
-    return Prepared(statement, "draft", "attempt")
+
+    def moved(given: Given) -> Update:
+        statement = update(drafts).where(drafts.c.id == given["draft"], drafts.c.state == source.value)
+        if source is State.EXECUTING:
+            return statement.where(drafts.c.attempt_id == given["attempt"]).values(state=target)
+        return statement.values(state=target, attempt_id=given["attempt"])
+
+    return PreparedChange(moved, "draft", "attempt")
 
 
 def _refuse_stranger(tx: Transaction, source: State, verb: Verb) -> None:

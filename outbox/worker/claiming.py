@@ -159,7 +159,6 @@ class Claiming:
 
     def _take(self, attempt_ids: Sequence[str], future: asyncio.Future[_Found]) -> None:
         self._asked -= len(attempt_ids)
-        self._wake()
         self._error = None if future.cancelled() else future.exception()
         self.is_failing = self._error is not None
         claims = [] if future.cancelled() or self.is_failing else self._found(future.result())
@@ -170,6 +169,7 @@ class Claiming:
             self._fruitless_till = time.monotonic() + FRUITLESS
         if claims and not self._has_stopped:  # where it is held meanwhile, the gap is not entered
             self._begin(claims)
+        self._wake_unless_busy()
 
     def _found(self, found: _Found) -> list[Claim]:
         self.tripped = {heat.gate for heat, _ in found.tripped}
@@ -199,13 +199,19 @@ class Claiming:
             return  # nothing was learnt
         if self._circuit.note(halted=ended.halt):
             self.halted = ended.report.text
+            self._wake()
 
     def _end(self, attempt_id: str, task: asyncio.Task[None]) -> None:
         self.attempts.discard(task)
         self.under_way.discard(attempt_id)
         self._is_dry = False  # it may be due again
         self.ended.append(task)
-        self._wake()
+        self._wake_unless_busy()
+
+    def _wake_unless_busy(self) -> None:
+        """While each outcome takes a claim along there is nothing to look for; now and then the loop looks anyway."""
+        if not (self._has_more and self.attempts) or self._error is not None:
+            self._wake()
 
 
 def words_of_cutout(heat: Heat, tripped: Tripped) -> str:
