@@ -12,7 +12,8 @@ BENCH_STAMP := $(BENCH_VENV)/.made
 help:
 	@echo "make demo          run the whole loop on loopback, and try to break it"
 	@echo "make test          the tests, quick by default"
-	@echo "make torture       kills, stops, power cuts, restores and every fault of a relay, with a table of what came of it"
+	@echo "make torture       kills, stops, power cuts, restores and every fault of a relay, with a table of what came of it;"
+	@echo "                   DATABASE=postgresql: the same on a server"
 	@echo "make exhaust       whatever else make test leaves out: all of a kind, of which it takes a seed"
 	@echo "make fuzz          feed the reader of replies with what nobody would write, for FUZZ_SECONDS (60)"
 	@echo "make bench         every benchmark beside its peers, hours on a quiet machine; BENCH=--quick: whether they run"
@@ -26,8 +27,11 @@ demo: $(STAMP)
 test: $(STAMP) servers
 	@$(BIN)/pytest -n 3 --dist worksteal  # tests wait for servers and processes, so two cores keep three busy
 
+# What is about a file is left out with DATABASE=postgresql, and the rest of it is done on a server.
+DATABASE ?= sqlite
 torture: $(STAMP) servers
-	@rm -f .torture; TORTURE_TABLE=$(CURDIR)/.torture $(BIN)/pytest -n 2 --dist worksteal -m torture tests/crash tests/faults; code=$$?; \
+	@rm -f .torture; TORTURE_TABLE=$(CURDIR)/.torture $(BIN)/pytest -n 2 --dist worksteal -m torture \
+	  --database=$(DATABASE) tests/crash tests/faults; code=$$?; \
 	  $(BIN)/python -m tests.crash.faults_table .torture; exit $$code
 
 exhaust: $(STAMP) servers

@@ -262,9 +262,9 @@ class House:
         with self.connection() as connection:
             return connection.execute(query, values).fetchall()
 
-    def _plain(self) -> Plain:
+    def _plain(self, *, unchecked: bool = False) -> Plain:
         told = dict(parse_server(self.url or "").parameters)
-        return Plain(psycopg.connect(**told, autocommit=True), kept=self.is_kept)
+        return Plain(psycopg.connect(**told, autocommit=True), kept=self.is_kept, unchecked=unchecked)
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection | Plain]:
@@ -283,9 +283,9 @@ class House:
 
     @contextmanager
     def as_thief(self) -> Iterator[sqlite3.Connection | Plain]:
-        """A connection to the file with every trigger gone; they are put back afterwards, as a careful thief would."""
+        """A connection to which no trigger or CHECK objects; they are put back afterwards, as a careful thief would."""
         if self.url is not None:
-            with closing(self._plain()) as plain:
+            with closing(self._plain(unchecked=True)) as plain:
                 plain.execute("SET session_replication_role = replica")  # no trigger and no foreign key is looked at
                 yield plain
             return

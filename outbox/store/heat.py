@@ -21,36 +21,30 @@ class Heat:
     cooldown: int
 
 
-_GAPS = Prepared(
-    select(func.count()).where(
-        attempts.c.gate == bindparam("gate"), attempts.c.gap_at.is_not(None), attempts.c.gap_at > bindparam("since")
-    ),
+_GAPS = select(func.count()).where(
+    attempts.c.gate == bindparam("gate"), attempts.c.gap_at.is_not(None), attempts.c.gap_at > bindparam("since")
+)
+_HELD = select(func.count()).where(
+    text("attempts.phase <> 'done'"), attempts.c.gate == bindparam("gate"), attempts.c.gap_at.is_(None)
+)
+_CLAIMS = _HELD.select_from(attempts.join(workers)).where(workers.c.ended_at.is_(None))
+# In one statement: on PostgreSQL an attempt that enters the gap between two of them would be in neither.
+_COUNTED = Prepared(
+    select((_GAPS.scalar_subquery() + _CLAIMS.scalar_subquery()).label("used"), _HELD.scalar_subquery().label("held")),
     "gate",
     "since",
-)
-_CLAIMS = Prepared(
-    select(func.count())
-    .select_from(attempts.join(workers))
-    .where(
-        text("attempts.phase <> 'done'"),
-        attempts.c.gate == bindparam("gate"),
-        attempts.c.gap_at.is_(None),
-        workers.c.ended_at.is_(None),
-    ),
-    "gate",
-)
-_HELD = Prepared(
-    select(func.count()).where(
-        text("attempts.phase <> 'done'"), attempts.c.gate == bindparam("gate"), attempts.c.gap_at.is_(None)
-    ),
-    "gate",
 )
 
 
 def used(connection: Connection, heat: Heat, *, now: int) -> int:
     """Places taken: gaps entered within the window, and open claims of workers that have not ended."""
-    gaps = _GAPS.scalar(connection, heat.gate, now - heat.window * MICROSECONDS)
-    return int(gaps) + int(_CLAIMS.scalar(connection, heat.gate))
+    return _counted(connection, heat, now)[0]
+
+
+def _counted(connection: Connection, heat: Heat, now: int) -> tuple[int, int]:
+    """Places taken, and open claims of all workers."""
+    (row,) = _COUNTED.rows(connection, heat.gate, now - heat.window * MICROSECONDS)
+    return int(row.used), int(row.held)
 
 
 class Headroom:
@@ -69,7 +63,8 @@ class Headroom:
         at, after, before, free = self._counted.get(heat.gate, (now, claims, undone, 0))
         if at <= now and after <= claims and before == undone and free - (claims - after) >= wanted:
             return free - (claims - after)
-        places = heat.count - used(connection, heat, now=now)
-        held = int(_HELD.scalar(connection, heat.gate))  # an ended worker that lives after all may enter the gap
-        self._counted[heat.gate] = now, claims, undone, places - held  # so many at least: what lives is in it twice
+        taken, held = _counted(connection, heat, now)
+        places = heat.count - taken
+        # So many at least: what lives is in it twice; an ended worker that lives after all may enter the gap.
+        self._counted[heat.gate] = now, claims, undone, places - held
         return max(0, places)

@@ -17,7 +17,9 @@ def cancel_if_not_sent(tx: Transaction, draft_id: str, *, now: int) -> State:
     EXECUTING means that the stop holds until the gap: the answer comes with the attempt's end. Raises StateRefused
     where the draft is final, DraftUnknown where there is none.
     """
-    state = tx.connection.execute(select(drafts.c.state).where(drafts.c.id == draft_id)).scalar_one_or_none()
+    # Its row is held: on PostgreSQL it could be claimed, or completed, between this look and what follows from it.
+    look = select(drafts.c.state).where(drafts.c.id == draft_id).with_for_update(key_share=True)
+    state = tx.connection.execute(look).scalar_one_or_none()
     if state is None:
         raise DraftUnknown(Code.DRAFT_UNKNOWN, f"there is no draft {draft_id}")
     if state in (State.PENDING, State.APPROVED):

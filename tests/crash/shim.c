@@ -2,8 +2,10 @@
  *
  * Loaded with LD_PRELOAD into the zygote (shimmed.py); idle until a forked child calls shim_arm or shim_trace. A call
  * is counted where its file is the database, its WAL, the ledger, another file of the outbox, a folder, or the
- * connection to the relay; what asyncio tells itself and what is logged is not. Its label is the region of the attempt
- * (what was last written to the relay), its number there, the call, and the kind of file: "DATA 7 fdatasync wal".
+ * connection to the relay or to PostgreSQL; what asyncio tells itself and what is logged is not. Its label is the region
+ * of the attempt (what was last written to the relay), its number there, the call, and the kind of file: "DATA 7
+ * fdatasync wal". What begins a writing transaction on PostgreSQL is the call "lock", as SQLite's write lock is, and
+ * what ends it "commit": "body 9 commit server".
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,6 +24,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
@@ -82,6 +85,26 @@ static const char *kind_of(const char *name)
     return "file";
 }
 
+/* A connection to the relay, or to PostgreSQL by its socket's name; whoever talks to that by TCP counts as the former. */
+static const char *kind_of_socket(int fd)
+{
+    struct sockaddr_storage peer = {0};
+    socklen_t size = sizeof peer - 1;
+    if (getpeername(fd, (struct sockaddr *)&peer, &size) < 0)
+        return NULL;
+    if (peer.ss_family == AF_UNIX)
+        return strstr(((struct sockaddr_un *)&peer)->sun_path, "/.s.PGSQL.") ? "server" : NULL;
+    return peer.ss_family == AF_INET || peer.ss_family == AF_INET6 ? "socket" : NULL;
+}
+
+/* What is told PostgreSQL, by what it does. */
+static const char *told(const char *octets, size_t length, const char *call)
+{
+    if (memmem(octets, length, "READ WRITE", 10))
+        return "lock";
+    return memmem(octets, length, "COMMIT", 6) ? "commit" : call;
+}
+
 /* What a descriptor is; its name below the folder in `name`. NULL: nothing that counts. */
 static const char *look(int fd, char *name)
 {
@@ -95,12 +118,8 @@ static const char *look(int fd, char *name)
         return NULL;
     path[length] = 0;
     *name = 0;
-    if (!strncmp(path, "socket:", 7)) {
-        int domain = 0;
-        socklen_t size = sizeof domain;
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
-        return domain == AF_INET || domain == AF_INET6 ? "socket" : NULL;
-    }
+    if (!strncmp(path, "socket:", 7))
+        return kind_of_socket(fd);
     if (strncmp(path, folder, folder_length - 1))
         return NULL;
     snprintf(name, PATH_MAX, "%s", path[folder_length - 1] ? path + folder_length : ".");
@@ -152,7 +171,8 @@ static void strike(int when_after, int at)
         return;
     int once = wanted_signal;
     wanted_signal = 0;
-    pthread_mutex_unlock(&turn); /* others go on while this thread stops, as they would */
+    if (once != SIGKILL)
+        pthread_mutex_unlock(&turn); /* others go on while this thread stops, as they would */
     syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), once); /* kill() might stop another thread first, and this later */
     while (once == SIGKILL)
         pause();
@@ -173,6 +193,8 @@ static void before(struct call *one, const char *what, const char *octets, size_
     pthread_mutex_lock(&turn);
     if (!strcmp(one->kind, "socket"))
         listen_in(octets, length);
+    if (!strcmp(one->kind, "server"))
+        what = told(octets, length, what);
     if (counts() && (!*wanted_call || !strcmp(wanted_call, what))) {
         one->is_counted = 1;
         one->at = ++number;
@@ -234,7 +256,7 @@ static long long place(int fd)
 
 static void record_written(struct call *one, long long offset, const void *octets, ssize_t done)
 {
-    if (one->kind == NULL || done < 0)
+    if (one->kind == NULL || done < 0 || !strcmp(one->kind, "server"))
         return;
     if (strcmp(one->kind, "socket"))
         record(one, "write", offset, octets, (size_t)done);

@@ -8,12 +8,16 @@ every moment, and the same trace tells what a weaker setting would have kept.
 
 `synchronous=NORMAL` is that same trace without the syncs that FULL adds: NORMAL syncs the WAL before a checkpoint only.
 What is kept of the unsynced is nothing, or a random choice of whole and torn writes, as a disk's cache would choose.
+
+Where the database is on a server of its own, that stands while the worker's host loses its power: it keeps what it has
+committed, and the ledger what was synced. There the worker is killed at a call, and its folder made as the trace says.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +26,7 @@ import pytest
 
 from tests.crash.faults_table import Tally, write
 from tests.crash.shimmed import Zygote
+from tests.crash.test_torture_kills import ACCEPTED, Point, rehearsed
 from tests.crash.torture import Load, TruthRelay
 from tests.house import JANE, House
 from tests.relay.recording import RecordingRelay
@@ -255,16 +260,19 @@ def violations(traced: Traced, changes: list[Change], name: str, one_in: int = 1
     return found
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("one_in", [3, pytest.param(1, marks=pytest.mark.torture)])
 def test_a_power_cut_after_any_sync_or_dot_sends_nothing_twice_and_loses_nothing(traced: Traced, one_in: int) -> None:
     assert violations(traced, traced.changes, "power cut, synchronous=FULL", one_in) == []
 
 
+@pytest.mark.sqlite
 def test_with_synchronous_normal_the_same_power_cuts_are_found_out(traced: Traced) -> None:
     """It can fail: the ledger then knows of gaps that the database has forgotten, and the worker does not start."""
     assert violations(traced, as_normal(traced.changes), "power cut, synchronous=NORMAL", 2) != []
 
 
+@pytest.mark.sqlite
 def test_without_any_sync_the_same_power_cuts_send_second_copies(traced: Traced) -> None:
     """It can fail: with the ledger's syncs swallowed too there is nothing left that remembers."""
     unsynced = [change for change in as_normal(traced.changes) if change.op != "sync"]
@@ -272,6 +280,7 @@ def test_without_any_sync_the_same_power_cuts_send_second_copies(traced: Traced)
     assert any(breach.endswith("2 times") for breach in found)
 
 
+@pytest.mark.sqlite
 @pytest.mark.torture
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(3))
@@ -287,3 +296,82 @@ def test_a_power_cut_that_keeps_some_of_the_unsynced_sends_nothing_twice_and_los
         found += [f"cut after {cut}: {breach}" for breach in breaches]
     write([total])
     assert found == []
+
+
+# The worker's host alone, where the database is on a server
+
+
+@dataclass(slots=True)
+class Host:
+    """Where a worker runs, whose power fails again and again."""
+
+    load: Load
+    zygote: Zygote
+    trace: Path
+    syncs: bool = True  # whether its disk does what it is asked
+
+    def cut(self, point: Point, *, after: bool) -> None:
+        """One worker, till the power fails at a call; what was not synced is gone."""
+        load, folder = self.load, self.load.house.folder
+        if load.due() == 0:
+            ACCEPTED.stock(load, 1)
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        disk = Disk.of({str(file.relative_to(folder)): file.read_bytes() for file in files})
+        self.trace.unlink(missing_ok=True)
+        arm = point.armed(ACCEPTED, signal.SIGKILL, after=after)
+        child = self.zygote.start(folder, arm=arm, trace=self.trace)
+        if load.note(child, expected=(0, -signal.SIGKILL), where=f"the power fails at {point}") == 0:
+            return
+        load.faults += 1
+        for change in parsed(self.trace):
+            if self.syncs or change.op != "sync":
+                disk.take(change)
+        state = load.house.settings.state_dir
+        shutil.rmtree(state)
+        state.mkdir()
+        for name, octets in disk.after_the_cut(nothing, never).items():
+            if (folder / name).parent == state:
+                (folder / name).write_bytes(octets)
+
+    def cut_at(self, points: list[Point], *, before: bool) -> list[str]:
+        """What goes wrong where the power fails at each of these points, as what is left is looked after."""
+        for point in points:
+            for after in (False, True) if before else (True,):
+                self.cut(point, after=after)
+        self.load.note(self.zygote.start(self.load.house.folder), where="the last worker")
+        tally, breaches = self.load.judged("power cut of a worker's host", self.zygote)
+        write([tally])
+        return breaches if self.load.faults >= len(points) // 2 else [f"{self.load.faults} cuts"]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with TruthRelay() as relay:
+        yield Host(Load.build(tmp_path / "house", relay), Zygote.shared(), tmp_path / "trace")
+
+
+def in_attempt(host: Host) -> list[Point]:
+    """Where something becomes durable, or leaves, from the message on."""
+    points = rehearsed(host.zygote, host.load, ACCEPTED)
+    return [point for point in points if point.region in {"body", "dot"} and (point.is_seed or point.kind == "ledger")]
+
+
+@pytest.mark.parametrize("_of_kind", ["postgresql"], indirect=True)
+def test_a_host_whose_power_fails_while_the_server_stands_sends_nothing_twice_and_loses_nothing(host: Host) -> None:
+    assert host.cut_at(in_attempt(host), before=False) == []
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("_of_kind", ["postgresql"], indirect=True)
+def test_a_host_whose_power_fails_at_any_call_while_the_server_stands_sends_nothing_twice(host: Host) -> None:
+    assert host.cut_at(rehearsed(host.zygote, host.load, ACCEPTED), before=True) == []
+
+
+@pytest.mark.parametrize("_of_kind", ["postgresql"], indirect=True)
+def test_without_any_sync_the_same_cuts_of_the_host_are_found_out(host: Host) -> None:
+    """It can fail: the ledger then knows less than the server, and the worker does not start."""
+    end = next(point for point in rehearsed(host.zygote, host.load, ACCEPTED) if point.region == "QUIT")
+    host.syncs = False
+    (found,) = host.cut_at([end], before=False)
+    assert "is not in the ledger" in found

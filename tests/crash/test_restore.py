@@ -1,12 +1,11 @@
 """A database put back: from a backup taken at any phase of a draft that has left since, or by hand: no second copy.
 
 The ledger is in the state directory, which a backup of the database does not have. Everything is done as an operator
-would: `outbox backup`, a copied file, `outbox worker`, `outbox fence accept`.
+would: `outbox backup` (on a server pg_dump), a copied file, `outbox worker`, `outbox fence accept`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ class Restored:
     house: House
     held: HeldRelay
     zygote: Zygote
+    copy: Path | str = ""  # a file, or a database's name
 
     def run(self, *words: str, code: int = 0) -> str:
         """One command to its end; what it said."""
@@ -41,13 +41,15 @@ class Restored:
         return child.said
 
     def backup(self) -> None:
-        self.run("backup", str(self.house.folder / "backup.db"))
+        if self.house.url is not None:
+            self.copy = self.house.backed_up()
+            return
+        self.copy = self.house.folder / "backup.db"
+        self.run("backup", str(self.copy))
 
     def put_back(self) -> None:
         """As docs/howto/backup says: no room runs, and the WAL goes with the database that it belongs to."""
-        for ending in ("", "-wal", "-shm"):
-            Path(f"{self.house.database}{ending}").unlink(missing_ok=True)
-        shutil.copyfile(self.house.folder / "backup.db", self.house.database)
+        self.house.restore(self.copy)
 
     def send(self, jane: str, joe: str, phase: str) -> None:
         """Let the draft to Jane leave, and take a backup at one phase of it."""

@@ -61,7 +61,7 @@ def test_waiting_needs_the_database_alone_and_writes_nothing(house: House) -> No
     draft = house.draft()
     for file in (house.folder / "keys").iterdir():
         file.unlink()
-    (house.folder / "outbox.toml").write_text('[database]\nurl = "sqlite:///outbox.db"\n')
+    (house.folder / "outbox.toml").write_text(f'[database]\nurl = "{house.url or "sqlite:///outbox.db"}"\n')
     before = house.rows("SELECT * FROM journal")
     assert verdict(house, draft.id, 0).state is State.PENDING
     assert house.rows("SELECT * FROM journal") == before

@@ -116,6 +116,7 @@ def try_with_a_spoilt_page(house: House, relay: Adversary, page: int, how: str, 
 TABLES = [f"{table}-{how}" for table in ("schema", "drafts", "messages", "attempts") for how in ("scattered", "zeroed")]
 
 
+@pytest.mark.sqlite  # a server's pages are its own to look after
 @pytest.mark.parametrize("case", [*seeds(TABLES, 3), pytest.param("recipients-zeroed", marks=pytest.mark.torture)])
 def test_a_corrupt_page_is_a_clear_error_or_harmless(corruptible: tuple[House, Adversary], case: str) -> None:
     house, relay = corruptible
@@ -123,6 +124,7 @@ def test_a_corrupt_page_is_a_clear_error_or_harmless(corruptible: tuple[House, A
     write([try_with_a_spoilt_page(house, relay, root_page(house, table), how, random.Random(how))])
 
 
+@pytest.mark.sqlite
 @pytest.mark.torture
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", DAMAGES)

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from outbox import inbox
+from outbox.store.schema import metadata
 from tests.house import House
 from tests.inbox.letters import Asked
 from tests.inbox.lookout import look_together
@@ -129,12 +130,11 @@ def test_reading_changes_nothing_in_the_maildir(asked: Asked) -> None:
 
 
 def test_mail_without_a_token_leaves_no_trace_in_the_database(asked: Asked) -> None:
-    tables = [name for (name,) in asked.house.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    before = {name: asked.house.rows(f"SELECT * FROM {name}") for name in tables}
+    before = {name: asked.house.rows(f"SELECT * FROM {name}") for name in metadata.tables}
     for number in range(3):
         asked.house.deliver(b"From: friend@home.example\nTo: approve@acme.example\nSubject: %d\n\nShip it\n" % number)
     asked.house.inbox()
-    assert {name: asked.house.rows(f"SELECT * FROM {name}") for name in tables} == before
+    assert {name: asked.house.rows(f"SELECT * FROM {name}") for name in metadata.tables} == before
 
 
 def test_a_half_written_file_in_tmp_and_a_dot_file_are_no_messages(asked: Asked) -> None:

@@ -21,6 +21,8 @@ from tests.house import FOUNDER, HOUR, JANE, House
 from tests.inbox.letters import Asked, text_of
 from tests.worker.hand import codes, dead_worker
 
+pytestmark = pytest.mark.sqlite  # there was no other database before revision 0004
+
 
 def as_it_was(house: House, revision: str) -> None:
     """Put the database back to a revision, made by its migrations alone, with every row that had a place in it.

@@ -17,11 +17,13 @@ GUARDS = "SELECT pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE
 class Plain:
     """`execute` as sqlite3 has it. What fails leaves a transaction as it was, as on SQLite.
 
-    With `kept` false all of it is undone at the end: BEGIN and COMMIT are savepoints then.
+    With `kept` false all of it is undone at the end: BEGIN and COMMIT are savepoints then. With `unchecked` no CHECK
+    stands in the way; those that did are put back as `close` hangs up.
     """
 
-    def __init__(self, raw: psycopg.Connection[Any], *, kept: bool = True) -> None:
-        self.raw, self._kept = raw, kept
+    def __init__(self, raw: psycopg.Connection[Any], *, kept: bool = True, unchecked: bool = False) -> None:
+        self.raw, self._kept, self._unchecked = raw, kept, unchecked
+        self._dropped: list[tuple[str, str, str]] = []  # table, name and definition
         self._dump: str | None = None
         if not kept:
             raw.execute("BEGIN")
@@ -29,7 +31,15 @@ class Plain:
     def execute(self, query: str, values: Any = ()) -> psycopg.Cursor[Any]:
         """Do one statement."""
         words = self._in_words_of_postgres(query)
-        if self.raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE or words.split()[0] in _ENDS:
+        while self._unchecked:
+            try:
+                return self._execute(words, values)
+            except psycopg.errors.CheckViolation as error:
+                self._drop_check(str(error.diag.table_name), str(error.diag.constraint_name))
+        return self._execute(words, values)
+
+    def _execute(self, words: str, values: Any) -> psycopg.Cursor[Any]:
+        if self.raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE or words.split(maxsplit=1)[0] in _ENDS:
             return self._do(words, values)
         with self.raw.transaction():
             return self._do(words, values)
@@ -79,8 +89,19 @@ class Plain:
             self._dump = " UNION ALL ".join([GUARDS, *rows]) + " ORDER BY 1"
         return [str(said) for (said,) in self.raw.execute(self._dump)]  # type: ignore[call-overload]
 
+    def _drop_check(self, table: str, name: str) -> None:
+        query = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND conname = %s"
+        ((definition,),) = self.raw.execute(query, (table, name)).fetchall()
+        self._dropped.append((table, name, definition))
+        self.raw.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")  # type: ignore[call-overload]
+
     def close(self) -> None:
         """Hang up, and undo what is not kept."""
+        for table, name, definition in self._dropped:  # as if it held for the rows that are there
+            words = f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition} NOT VALID"
+            self.raw.execute(words)  # type: ignore[call-overload]
+            self.raw.execute("SET allow_system_table_mods = on")
+            self.raw.execute("UPDATE pg_constraint SET convalidated = true WHERE conname = %s", (name,))
         self.raw.close()
 
 

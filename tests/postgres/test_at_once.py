@@ -12,13 +12,20 @@ import pytest
 from sqlalchemy import text
 
 from outbox.core.errors import StateRefused
-from outbox.core.lifecycle import Outcome, Room
-from outbox.store.claims import Claim, Tripped, claim_if_cool, enter_gaps_if_held, release_if_held
+from outbox.core.lifecycle import Outcome, Room, State
+from outbox.store.claims import (
+    Claim,
+    Tripped,
+    claim_if_cool,
+    complete_if_held,
+    enter_gaps_if_held,
+    release_if_held,
+)
 from outbox.store.heat import Headroom, Heat
 from outbox.store.stop import cancel_if_not_sent
 from outbox.store.verdicts import approve_if_pending
 from outbox.store.writer import Transaction
-from tests.store.stage import WIRE, Stage
+from tests.store.stage import ROOMY, WIRE, Stage
 
 BOUND = 30.0
 LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -92,6 +99,32 @@ def test_a_stop_that_comes_while_the_gap_is_entered_waits_and_is_too_late(stage:
         "SELECT (SELECT place FROM journal WHERE action = 'gap') < (SELECT place FROM journal WHERE action = 'stop')"
     )
     assert gap_first is True
+
+
+def test_a_stop_that_comes_as_the_draft_is_completed_is_told_that_it_is(stage: Stage) -> None:
+    stage.register("w1")
+    stage.approved("d")
+    claim, now = stage.claim(attempt_id="a"), stage.clock.now
+    stage.enter_gap(claim)
+    stage.finish(claim, Outcome.ACCEPTED)
+    completed = Held(lambda tx: complete_if_held(tx, [claim], now=now))
+    stop = meanwhile(
+        stage, completed, Room.WORKER, lambda tx: cancel_if_not_sent(tx, "d", now=now), Room.OPERATOR, "stopping"
+    )
+    with pytest.raises(StateRefused, match="already completed"):
+        stop.result(BOUND)
+
+
+def test_a_stop_that_comes_as_the_draft_is_claimed_is_asked_of_its_worker(stage: Stage) -> None:
+    stage.register("w1")
+    stage.approved("d")
+    now = stage.clock.now
+    claimed = Held(lambda tx: claim_if_cool(tx, ROOMY, worker_id="w1", attempt_ids=["a"], now=now))
+    stop = meanwhile(
+        stage, claimed, Room.WORKER, lambda tx: cancel_if_not_sent(tx, "d", now=now), Room.DRAFTER, "stopping"
+    )
+    assert stop.result(BOUND) is State.EXECUTING
+    assert stage.rows("SELECT stop_asked_at FROM drafts") == [(now,)]
 
 
 def test_of_two_approvals_at_the_same_time_one_counts(stage: Stage) -> None:
@@ -172,6 +205,26 @@ def test_many_claims_of_four_workers_keep_the_limit_to_the_one(stage: Stage) -> 
     assert stage.rows("SELECT count(*), count(DISTINCT draft_id) FROM attempts") == [(50, 50)]
     assert stage.rows("SELECT count(*) FROM journal WHERE action = 'trip'") == [(1,)]
     assert min(shares) >= 3  # the gate's lock is given in turn
+
+
+def test_a_gap_that_is_entered_while_places_are_counted_takes_one(stage: Stage) -> None:
+    """The count is held up at the workers' rows; it may not have looked at the gaps before."""
+    heat = Heat("mail", count=1, window=900, cooldown=300)
+    stage.register("w1")
+    stage.register("w2")
+    stage.approved("sent")
+    stage.approved("waits")
+    claim = stage.claim(heat=heat)
+    with stage.house.connection() as stranger, ThreadPoolExecutor(1) as threads:
+        stranger.execute("BEGIN")
+        stranger.execute("LOCK TABLE workers IN ACCESS EXCLUSIVE MODE")
+        counted = threads.submit(stage.trip, "w2", heat=heat)
+        wait_until_locked(stage)
+        values = (stage.clock.now, WIRE, claim.attempt_id)
+        stranger.execute("UPDATE attempts SET phase = 'gap', gap_at = ?, wire_digest = ? WHERE id = ?", values)
+        stranger.execute("COMMIT")
+        assert counted.result(BOUND).newly
+    assert stage.rows("SELECT count(*) FROM attempts") == [(1,)]
 
 
 def test_workers_that_claim_send_and_are_stopped_at_once_never_lock_each_other_out(stage: Stage) -> None:
