@@ -20,6 +20,7 @@ from outbox.store.prepared import PreparedChange, Value
 from outbox.store.schema import journal
 
 GENESIS = bytes(32)
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _INSERT = PreparedChange(
     insert(journal), "writer", "seq", "at", "action", "draft_id", "attempt_id", "detail", "key_id", "mac"
 )
@@ -68,7 +69,7 @@ class Fact(NamedTuple):
 
 def detail_text(detail: Mapping[str, str | int | None]) -> str:
     """The detail column: JSON, its keys in order."""
-    return json.dumps(detail, sort_keys=True, separators=(",", ":"))
+    return _encode(detail)
 
 
 @dataclass(slots=True)
