@@ -62,7 +62,7 @@ def _send(house: House) -> None:
 def _measure(run: Run, result: Result, house: House, size: int) -> None:
     tries, case = run.size(500, 10), str(size)
     house.approved(tries, first=size)
-    result.row("claim", case).add(**spread(_claims(house, tries)))
+    result.row("claim", case).add(**spread(claims(house, tries)))
     result.row("draft", case).add(**spread(_drafts(house, tries)))
     result.row("outbox list", case).add(**spread(_commands(house, run, "list")))
     result.row("outbox status", case).add(**spread(_commands(house, run, "status")))
@@ -79,12 +79,13 @@ def _measure(run: Run, result: Result, house: House, size: int) -> None:
     result.row("the database", case).add(mb=house.database.stat().st_size / 1e6)
 
 
-def _claims(house: House, tries: int) -> list[float]:
+def claims(house: House, tries: int, together: int = 1) -> list[float]:
+    """Seconds that each of `tries` transactions took which claimed so many drafts."""
     worker_id, taken = new_id(wall()), []
     with house.writing(Room.WORKER) as write:
         write(lambda tx: insert_worker(tx, worker_id, host=socket.gethostname(), pid=os.getpid(), now=wall()))
         for _ in range(tries):
-            ids = [new_id(wall())]
+            ids = [new_id(wall()) for _ in range(together)]
             began = time.monotonic()
             write(partial(claim_if_cool, heat=_LIMITLESS, worker_id=worker_id, attempt_ids=ids, now=wall()))
             taken.append(time.monotonic() - began)
