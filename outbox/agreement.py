@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,6 +18,7 @@ from outbox.ledger_id import known_ledger_id
 from outbox.lock import living
 from outbox.store.engine import Database
 from outbox.store.identity import (
+    NEWEST,
     Whose,
     has_gaps_since,
     identity_of,
@@ -34,6 +36,19 @@ _TODO = (
     "nothing is sent till then. Put back what belongs together, or see docs/howto/backup.md and run "
     "`outbox fence accept`"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """How much of both is read: octets at the ledger's end, all where None, and how many of the newest that left."""
+
+    octets: int | None = None
+    left: int = NEWEST
+    read_only: bool = True
+
+
+_WHOLE, _TO_WRITE = _Extent(), _Extent(read_only=False)
+_GLANCE = _Extent(64 * 1024, 20)  # in so many octets are some eighty that left
 _TRIES = 3  # at a file that is written anew just then
 _WRITTEN_ANEW = 60.0  # seconds that another worker may take for that
 
@@ -46,7 +61,7 @@ def open_ledger(
     For a worker that holds its lock, and is the only one here, it is made shorter first where that is worth it at `now`
     (microseconds UTC).
     """
-    ledger = _open(state_dir, ring, database)
+    ledger = _open(state_dir, ring, database, extent=_TO_WRITE)
     if ledger is None:
         with database.reading() as connection:
             return Ledger.begin(state_dir, ring, identity_of(connection).id)
@@ -58,15 +73,23 @@ def open_ledger(
     return open_ledger(state_dir, ring, database)
 
 
-def disagreement(state_dir: Path, ring: KeyRing, database: Database) -> LedgerRefused | None:
-    """Why no worker would start, if so. Raises Unavailable where that cannot be looked at."""
-    try:
-        ledger = _open(state_dir, ring, database, read_only=True)
-    except LedgerRefused as error:
-        return error
-    if ledger is not None:
-        ledger.close()
-    return None
+def disagreement(
+    state_dir: Path, ring: KeyRing, database: Database, *, at_a_glance: bool = False
+) -> LedgerRefused | None:
+    """Why no worker would start, if so. Raises Unavailable where that cannot be looked at.
+
+    At a glance, all is well where the newest lines are, and all of them are read only where those show anything amiss.
+    """
+    for extent in (_GLANCE, _WHOLE) if at_a_glance else (_WHOLE,):
+        try:
+            ledger = _open(state_dir, ring, database, extent=extent)
+        except LedgerRefused as error:
+            found = error
+        else:
+            if ledger is not None:
+                ledger.close()
+            return None
+    return found
 
 
 def read_ledger(state_dir: Path, ring: KeyRing, database: Database) -> Ledger:
@@ -109,8 +132,8 @@ def _is_believed(now: int, ledger: Ledger, database: Database) -> bool:
         return now >= max(ledger.index.newest_at, newest_instant_of_workers(connection), newest_gap(connection))
 
 
-def _open(state_dir: Path, ring: KeyRing, database: Database, *, read_only: bool = False) -> Ledger | None:
-    return _at_rest(state_dir, lambda: _opened(state_dir, ring, database, read_only=read_only))
+def _open(state_dir: Path, ring: KeyRing, database: Database, *, extent: _Extent) -> Ledger | None:
+    return _at_rest(state_dir, lambda: _opened(state_dir, ring, database, extent))
 
 
 def _at_rest(state_dir: Path, opened: Callable[[], Found]) -> Found:
@@ -124,12 +147,12 @@ def _at_rest(state_dir: Path, opened: Callable[[], Found]) -> Found:
     return opened()
 
 
-def _opened(state_dir: Path, ring: KeyRing, database: Database, *, read_only: bool) -> Ledger | None:
+def _opened(state_dir: Path, ring: KeyRing, database: Database, extent: _Extent) -> Ledger | None:
     with database.reading() as connection:
         named = identity_of(connection)
         has_gaps = has_gaps_since(connection, named.ledger_since, _whose(state_dir, database))
     try:
-        ledger = Ledger.open(state_dir, ring, named.id, read_only=read_only)
+        ledger = Ledger.open(state_dir, ring, named.id, read_only=extent.read_only, newest=extent.octets)
     except LedgerRefused as error:
         if error.code is not Code.LEDGER_MISSING:
             raise LedgerRefused(error.code, f"{error.message}; {_TODO}", field=error.field) from error
@@ -139,9 +162,9 @@ def _opened(state_dir: Path, ring: KeyRing, database: Database, *, read_only: bo
         raise LedgerRefused(error.code, words, field=error.field) from error
     with ExitStack() as unless_agreed:
         unless_agreed.callback(ledger.close)
-        if not read_only:
+        if not extent.read_only:
             _wait_for_who_writes_it_anew(ledger)
-        _refuse_other_times(ledger, database, named.ledger_since)
+        _refuse_other_times(ledger, database, named.ledger_since, extent.left)
         unless_agreed.pop_all()
     return ledger
 
@@ -157,13 +180,13 @@ def _wait_for_who_writes_it_anew(ledger: Ledger) -> None:
     sync_folder(ledger.folder)
 
 
-def _refuse_other_times(ledger: Ledger, database: Database, since: int) -> None:
+def _refuse_other_times(ledger: Ledger, database: Database, since: int, most: int) -> None:
     """Each is read before what has to be in the other by then: a gap is committed first, and written down after."""
     index = ledger.index
     with database.reading() as connection:
         unknown = unknown_gaps(connection, index.unfenced())
         is_fenced = index.fence is None or knows_fence(connection, index.fence)
-        accepted = newest_accepted(connection, max(since, index.fenced_at), _whose(ledger.folder, database))
+        accepted = newest_accepted(connection, max(since, index.fenced_at), _whose(ledger.folder, database), most)
     index.agreed()
     ledger.catch_up()
     if not is_fenced:

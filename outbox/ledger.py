@@ -74,8 +74,14 @@ class Ledger:
         return cls.open(state_dir, ring, database_id)
 
     @classmethod
-    def open(cls, state_dir: Path, ring: KeyRing, database_id: str, *, read_only: bool = False) -> Self:
-        """Read the file whole. Raises LedgerRefused where it is missing, altered or another database's."""
+    def open(
+        cls, state_dir: Path, ring: KeyRing, database_id: str, *, read_only: bool = False, newest: int | None = None
+    ) -> Self:
+        """Read the file whole. Raises LedgerRefused where it is missing, altered or another database's.
+
+        With `newest` only the first line and so many octets at the end are read: enough to see that all is well, and
+        nothing that anybody may send on.
+        """
         file = state_dir / NAME
         try:
             how = os.O_RDONLY if read_only else os.O_RDWR
@@ -91,6 +97,8 @@ class Ledger:
             unless_read.callback(os.close, descriptor)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise found.altered("it is no file")
+            if newest is not None:
+                found._skip_to_newest(newest)
             found.catch_up()
             found.refuse_other_database(database_id)
             if not read_only:
@@ -205,18 +213,35 @@ class Ledger:
     def _line_at(self, start: int) -> tuple[Line, int]:
         """A line that was verified before, verified again, and where the next one stands."""
         with _unwritable(self._file):
-            before = os.pread(self._descriptor, -MAC_AT, max(0, start + MAC_AT))
             text = os.pread(self._descriptor, _WINDOW, start)
             while b"\n" not in text and (more := os.pread(self._descriptor, _WINDOW, start + len(text))):
                 text += more
         text = text[: text.find(b"\n") + 1]
-        try:
-            found = parse(self._ring, text, bytes.fromhex(before[:64].decode("ascii")) if start else GENESIS)
-        except ValueError:
-            found = None
+        found = parse(self._ring, text, self._mac_before(start))
         if found is None:
             raise self.altered(f"the line at octet {start} is not what was written")
         return found[0], start + len(text)
+
+    def _skip_to_newest(self, octets: int) -> None:
+        """Take in the first line, and leave out those up to the first that begins so near the end."""
+        with _unwritable(self._file):
+            skipped = os.fstat(self._descriptor).st_size - octets
+            text = _read_all(self._descriptor, max(0, skipped), octets) if skipped > 0 else b""
+        begins = text.find(b"\n") + 1
+        if not begins:
+            return
+        line, _ = self._line_at(0)
+        self.index.take(line, 0)
+        self._head, self._end = self._mac_before(skipped + begins), skipped + begins
+
+    def _mac_before(self, start: int) -> bytes:
+        """That of the line which ends there. Raises LedgerRefused where it is none."""
+        with _unwritable(self._file):
+            text = os.pread(self._descriptor, -MAC_AT, max(0, start + MAC_AT))
+        try:
+            return bytes.fromhex(text[:64].decode("ascii")) if start else GENESIS
+        except ValueError:
+            raise self.altered(f"the line before octet {start} is not what was written") from None
 
     def _refuse_repeated(self, lines: Sequence[Line]) -> None:
         """Whatever the database allowed: no draft is in the gap twice."""

@@ -173,7 +173,10 @@ def _told_by_rooms(state_dir: Path) -> Iterator[OpenAlert]:
 
 
 def _ledger(settings: Settings, *, is_needed: bool) -> Iterator[OpenAlert]:
-    """Whether a worker would refuse to start, where this user can see that; one that lives here has not refused."""
+    """Whether a worker would refuse to start, where this user can see that; one that lives here has not refused.
+
+    Of a ledger its newest lines are looked at: `outbox doctor` and the worker read all of it.
+    """
     is_new = not is_needed and not (settings.state_dir / NAME).exists()
     if is_new or not settings.has_key("grant") or living(settings.state_dir):
         return
@@ -182,7 +185,8 @@ def _ledger(settings: Settings, *, is_needed: bool) -> Iterator[OpenAlert]:
 
     with closing(connect(settings.database_place, Room.OPERATOR)) as database:
         try:
-            why: OutboxError | None = disagreement(settings.state_dir, settings.record_ring("grant"), database)
+            ring = settings.record_ring("grant")
+            why: OutboxError | None = disagreement(settings.state_dir, ring, database, at_a_glance=True)
         except OutboxError as error:
             why = error
     if why is not None:

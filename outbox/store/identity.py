@@ -121,8 +121,8 @@ class Left:
     expires_at: int | None
 
 
-def newest_accepted(connection: Connection, since: int, whose: Whose) -> list[Left]:
-    """The newest attempts of a ledger's workers that the relay accepted, entered since an instant."""
+def newest_accepted(connection: Connection, since: int, whose: Whose, most: int) -> list[Left]:
+    """The newest attempts of a ledger's workers that the relay accepted, entered since an instant; `most` at most."""
     found: list[tuple[int, str, str, int | None]] = []
     for gate in Gate:  # the index is ordered by it first
         query = (
@@ -131,8 +131,8 @@ def newest_accepted(connection: Connection, since: int, whose: Whose) -> list[Le
             .where(attempts.c.gate == gate.value, attempts.c.gap_at.is_not(None), attempts.c.gap_at >= since)
             .where(attempts.c.outcome == Outcome.ACCEPTED.value, whose.own())
             .order_by(attempts.c.gap_at.desc(), attempts.c.id.desc())
-            .limit(NEWEST)
+            .limit(most)
         )
         found += [(row.gap_at, row.id, row.draft_id, row.expires_at) for row in connection.execute(query)]
     found.sort(key=lambda left: left[:2], reverse=True)
-    return [Left(attempt_id, draft_id, expires_at) for _, attempt_id, draft_id, expires_at in found[:NEWEST]]
+    return [Left(attempt_id, draft_id, expires_at) for _, attempt_id, draft_id, expires_at in found[:most]]

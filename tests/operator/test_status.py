@@ -18,6 +18,7 @@ from outbox.ledger import Ledger
 from outbox.lock import WorkerLock
 from outbox.operator.status import Status
 from outbox.store.engine import connect
+from outbox.store.identity import NEWEST
 from tests.house import HOUR, SECOND, House
 from tests.operator.stuck import (
     APPROVED,
@@ -278,7 +279,7 @@ def test_an_attempt_accepted_while_ledger_and_database_are_compared_is_no_alert(
         enter(house, writer, None, claim)
         write_in_ledger(house, entered(claim, house.clock()))
         finish(house, writer, claim, "accepted")
-    _refuse_other_times(ledger, database, 0)
+    _refuse_other_times(ledger, database, 0, NEWEST)
     ledger.close()
     database.close()
 

@@ -153,7 +153,7 @@ def test_a_new_file_can_give_its_space_back_little_by_little(stage: Stage) -> No
 LOOKS: dict[str, Callable[..., object]] = {
     "has_gaps_since": lambda connection: has_gaps_since(connection, 1, Whose(is_only=True)),
     "newest_gap": newest_gap,
-    "newest_accepted": lambda connection: newest_accepted(connection, 1, Whose(is_only=True)),
+    "newest_accepted": lambda connection: newest_accepted(connection, 1, Whose(is_only=True), 20),
     "waiting": waiting,
     "held": held,
     **{
