@@ -34,6 +34,7 @@ def drain(run: Run) -> Result:
     count = run.size(5000, 200)
     contestants: list[Contestant] = [
         Outbox(),
+        Outbox(lanes=100, label="outbox, 100 lanes"),
         Outbox(workers=2),
         OutboxOnPostgres(),
         OutboxOnPostgres(workers=2),
@@ -104,6 +105,7 @@ def slow(run: Run) -> Result:
     with slow_disk(SLOW_DISK) as environment:
         contestants: list[Contestant] = [
             Outbox(environment=environment),
+            Outbox(lanes=100, label="outbox, 100 lanes", environment=environment),
             Outbox(lanes=1, label="outbox, one lane", environment=environment),
         ]
         contest(run, result, "2 ms", contestants, count, best_sink)

@@ -8,7 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from outbox.store.writer import Waiting, Work, Writer
+from outbox.store.waiting import Waiting, Work
+from outbox.store.writer import Writer
 
 
 class Turn:
