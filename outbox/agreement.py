@@ -85,9 +85,11 @@ def disagreement(
             ledger = _open(state_dir, ring, database, extent=extent)
         except LedgerRefused as error:
             found = error
-        else:
-            if ledger is not None:
-                ledger.close()
+            continue
+        if ledger is None:
+            return None
+        ledger.close()
+        if extent is _WHOLE or ledger.index.newest_at:  # else there was no gap among them to compare
             return None
     return found
 

@@ -125,14 +125,11 @@ class Ledger:
                 head, text = seal(self._ring, line, head)
                 octets += text
                 ends.append(self._end + len(octets))
-            is_durable = any(map(_must_last, lines))
-            self._write(octets, durable=is_durable)
+            self._write(octets, durable=any(map(_must_last, lines)))
             with self._guard:
                 for start, line in zip([self._end, *ends], lines, strict=False):
                     self.index.take(line, start)
                 self._head, self._end = head, ends[-1]
-        if is_durable:  # others write meanwhile: what is synced may be more than these lines, and never less
-            self._sync(ends[-1])
 
     @contextmanager
     def held(self, patience: float = _PATIENCE) -> Iterator[None]:
@@ -289,8 +286,8 @@ class Ledger:
         self._end += len(text)
 
     def _write(self, octets: bytes, *, durable: bool) -> None:
-        """What is to last is written in one piece with what is not known to, so that no power cut keeps it alone."""
-        start = self._synced if durable else self._end
+        """In one piece with what is not known to last, so that no power cut keeps a line without those before it."""
+        start, end = self._synced, self._end + len(octets)
         try:
             octets = _read_all(self._descriptor, start, self._end - start) + octets
             written = 0
@@ -298,16 +295,13 @@ class Ledger:
                 written += os.pwrite(self._descriptor, octets[written:], start + written)
         except OSError as error:  # what is there of it the next writer reads, or cuts off
             raise self._unwritten(error) from error
-
-    def _sync(self, end: int) -> None:
-        """Have what was written up to there on the disk."""
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError as error:  # what the disk holds now is not known, and a second sync would not say
-            self._broken = str(error.strerror)
-            raise self._unwritten(error) from error
-        with self._guard:
-            self._synced = max(self._synced, end)
+        if durable:
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError as error:  # what the disk holds now is not known, and a second sync would not say
+                self._broken = str(error.strerror)
+                raise self._unwritten(error) from error
+            self._synced = end
 
     @contextmanager
     def _locked(self, patience: float) -> Iterator[None]:

@@ -25,8 +25,7 @@ from outbox.store.engine import connect
 from outbox.store.journal import Chain
 from outbox.store.revision import refuse_other_revision
 from outbox.store.views import DraftView, Story, story
-from outbox.store.waiting import MOST_TOGETHER
-from outbox.store.writer import Writer
+from outbox.store.writer import MOST_IN_ONE_COMMIT, Writer
 
 LONGEST_KEY = 200
 LARGEST_COMMIT = 16 * 1024 * 1024  # octets of messages, after which what is there is inserted
@@ -102,7 +101,7 @@ class Drafter:
     def draft_many(self, asked: Iterable[Asked | PolicyRefused]) -> list[Drafted | PolicyRefused]:
         """Sign and insert many; returns for each, in order, what it became or why it was, or had been, refused.
 
-        They are inserted together, in one transaction for at most MOST_TOGETHER drafts or LARGEST_COMMIT octets,
+        They are inserted together, in one transaction for at most MOST_IN_ONE_COMMIT drafts or LARGEST_COMMIT octets,
         and taken from `asked` as they are needed; while one transaction is written, the next is prepared.
         Raises Unavailable: then those of earlier transactions are stored.
         """
@@ -144,7 +143,7 @@ class Drafter:
         for one in asked:
             made.append(self._made_or_refused(one))
             octets += _size(made[-1])
-            if len(made) >= MOST_TOGETHER or octets >= LARGEST_COMMIT:
+            if len(made) >= MOST_IN_ONE_COMMIT or octets >= LARGEST_COMMIT:
                 yield made
                 made, octets = [], 0
         if made:

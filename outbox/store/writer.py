@@ -1,4 +1,4 @@
-"""The one thread that writes: it does whatever transitions wait in one transaction, and has their waiters woken.
+"""The one thread that writes: it does whatever transitions wait in one transaction, and wakes their waiters.
 
 Each runs under a savepoint of its own, so that a loser fails alone; those of one kind are done together first, and one
 by one only where that fails. A waiter hears nothing before COMMIT has returned; where COMMIT itself fails its fate is
@@ -13,23 +13,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from outbox.core.errors import Code, StateRefused, Unavailable
+from outbox.core.errors import Code, OutboxError, StateRefused, Unavailable
 from outbox.core.lifecycle import Room
 from outbox.store.dialect import refuse_ended
 from outbox.store.engine import Database, first_line
-from outbox.store.following import Follower
 from outbox.store.journal import Chain, Fact, detail_text
-from outbox.store.waiting import Batch, Batches, CommitUnknown, Waiter, Waiting, Work, give_up_all, waiting_now
 
 Result = TypeVar("Result")
+MOST_IN_ONE_COMMIT = 256
 LEFT_FREE = 0.0005  # seconds between back-to-back commits, so that another process's "stop" gets the lock
+
+
+class CommitUnknown(Unavailable):
+    """COMMIT did not return: what was asked may or may not be stored. Nobody may send on the strength of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,62 @@ class Transaction:
         self.chain.append(facts, now=now)
 
 
+Work = Callable[[Transaction, Sequence[Any]], Sequence[Any]]  # for items, a result each
+
+
+class Waiter(Protocol):
+    """Whoever waits for a one, and may have given it up before it was begun."""
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One transition that is asked for: `work` does it for `item`, and for the items of others that ask the same.
+
+    `work` returns a result for each item, in their order, or raises: then each is done alone. `first` goes to
+    `before_begin`, `then` to `after_commit`; what locks a gate `is_last` in its transaction. What became of it is in
+    `result` or `error`, after COMMIT.
+    """
+
+    work: Work
+    item: Any
+    waiter: Waiter
+    first: object | None = None
+    then: object | None = None
+    is_last: bool = False
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one waiter asks for, or many, who are woken together."""
+
+    asked: Sequence[Waiting]
+    wake: Callable[[Sequence[Waiting]], None]
+    is_over: bool = False
+
+    def end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.wake(self.asked)
+
+    def give_up(self) -> None:
+        if not self.is_over:
+            for one in self.asked:
+                one.error = CommitUnknown(Code.DATABASE_UNAVAILABLE, "the writer has ended; start again")
+            self.end()
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a room does around a transaction.
+    """What a room does around a transaction, in the writer's thread.
 
-    `before_begin` is given what came with `first`, in the writer's thread; `after_commit` what came with `then`, in a
-    thread of its own, once COMMIT has returned and before those with whom it came are woken: where that raises an
-    OutboxError, they get it.
+    `before_begin` is given what came with `first`; `after_commit` what came with `then`, once COMMIT has returned and
+    before anyone is woken: where that raises an OutboxError, those with whom it came get it.
     """
 
     before_begin: Callable[[Sequence[Any]], None]
@@ -80,11 +132,10 @@ class Writer:
 
     def __init__(self, database: Database, chain: Chain, hooks: Hooks | None = None) -> None:
         self._database, self._chain, self._hooks = database, chain, hooks
-        self._follower = Follower(hooks.after_commit) if hooks is not None else None
         self._has_ended = threading.Event()
         self._undone = 0
         self._unsure = False  # whether the last COMMIT's fate is not known
-        self._batches: Batches = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="outbox-writer", daemon=True)
         self._thread.start()
 
@@ -95,18 +146,15 @@ class Writer:
         return future
 
     def submit_all(self, asked: Sequence[Waiting], wake: Callable[[Sequence[Waiting]], None]) -> None:
-        """Ask for many in one transaction; `wake` is called with those that are stored, in a thread of the writer's.
-
-        That is once for those that nothing comes after, and once for the others.
-        """
-        self._batches.put(Batch(asked, wake))
-        if not self.is_alive:
-            give_up_all(self._batches)
+        """Ask for many in one transaction; `wake` is called once, in the writer's thread, when all are done."""
+        self._batches.put(_Batch(asked, wake))
+        if self._has_ended.is_set():
+            self._refuse_the_rest()
 
     @property
     def is_alive(self) -> bool:
         """Whether anything that is submitted would be done."""
-        return not self._has_ended.is_set() and (self._follower is None or self._follower.is_alive)
+        return not self._has_ended.is_set()
 
     def run(self, work: Callable[[Transaction], Result]) -> Result:
         """`submit`, and wait for it."""
@@ -116,15 +164,15 @@ class Writer:
         """Do what was submitted, then stop."""
         self._batches.put(None)
         self._thread.join()
-        if self._follower is not None:
-            self._follower.close()
 
     def _run(self) -> None:
         with ExitStack() as at_end:
-            at_end.callback(give_up_all, self._batches)
-            at_end.callback(self._has_ended.set)
-            while (first := self._batches.get()) is not None:
-                batches, closing = waiting_now(self._batches, first)
+            at_end.callback(self._refuse_the_rest)
+            while True:
+                first = self._batches.get()
+                if first is None:
+                    return
+                batches, closing = self._waiting(first)
                 with ExitStack() as unless_done:
                     for batch in batches:
                         unless_done.callback(batch.give_up)
@@ -137,18 +185,34 @@ class Writer:
                         ]
                     )
                     for batch in batches:
-                        self._end(batch)
+                        batch.end()
                     unless_done.pop_all()
                 if closing:
                     return
                 if not self._batches.empty():
                     time.sleep(LEFT_FREE)
 
-    def _end(self, batch: Batch) -> None:
-        if self._follower is None:
-            batch.end()
-        elif (followed := batch.end_but_followed()) is not None:
-            self._follower.follow(followed)
+    def _refuse_the_rest(self) -> None:
+        """Nobody waits for a thread that has ended, whatever it ended by."""
+        self._has_ended.set()
+        with suppress(queue.Empty):
+            while True:
+                batch = self._batches.get_nowait()
+                if batch is not None:
+                    batch.give_up()
+
+    def _waiting(self, first: _Batch) -> tuple[list[_Batch], bool]:
+        batches, count = [first], len(first.asked)
+        while count < MOST_IN_ONE_COMMIT:
+            try:
+                batch = self._batches.get_nowait()
+            except queue.Empty:
+                return batches, False
+            if batch is None:
+                return batches, True
+            batches.append(batch)
+            count += len(batch.asked)
+        return batches, False
 
     def _commit(self, asked: Sequence[Waiting]) -> None:
         if self._hooks is not None and (lines := [one.first for one in asked if one.first is not None]):
@@ -164,6 +228,8 @@ class Writer:
             unknown = CommitUnknown(Code.DATABASE_UNAVAILABLE, f"{self._database.name}: {_words(error)}")
             for one in asked:
                 one.error = unknown
+            return
+        self._follow([one for one in asked if one.error is None and one.then is not None])
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -194,6 +260,19 @@ class Writer:
             return False
         return True
 
+    def _follow(self, asked: Sequence[Waiting]) -> None:
+        if not asked or self._hooks is None:
+            return
+        try:
+            self._hooks.after_commit([one.then for one in asked])
+        except OutboxError as error:
+            if len(asked) == 1 or error.code is not Code.POSSIBLY_SENT:
+                for one in asked:
+                    one.error = error
+                return
+            for one in asked:  # one that is refused does not take the others with it
+                self._follow([one])
+
     def _attempt(self, connection: Connection, work: Work, asked: Sequence[Waiting]) -> None:
         before = self._chain.mark
         connection.exec_driver_sql("SAVEPOINT outbox")
@@ -216,7 +295,7 @@ class Writer:
             self._undone += 1
             return error
         for one, result in zip(asked, results, strict=True):
-            one.result, one.is_done = result, True
+            one.result = result
         return None
 
 

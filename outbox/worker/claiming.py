@@ -210,7 +210,8 @@ class Claiming:
 
     def _wake_unless_busy(self) -> None:
         """While each outcome takes a claim along there is nothing to look for; now and then the loop looks anyway."""
-        if not (self._has_more and self.attempts) or self._error is not None:
+        is_busy = self._has_more and self.attempts and time.monotonic() <= self.believed_till
+        if not is_busy or self._error is not None:
             self._wake()
 
 

@@ -8,8 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from outbox.store.waiting import Waiting, Work
-from outbox.store.writer import Writer
+from outbox.store.writer import Waiting, Work, Writer
 
 
 class Turn:

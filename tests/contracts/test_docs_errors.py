@@ -10,7 +10,7 @@ from outbox.core import errors
 from outbox.core.errors import Code, OutboxError
 from outbox.ledger import LedgerRefused
 from outbox.store.transition import LostRace
-from outbox.store.waiting import CommitUnknown
+from outbox.store.writer import CommitUnknown
 from tests.contracts.markdown import ROOT, page, rows, sections
 
 PAGE = page("docs/reference/errors.md")

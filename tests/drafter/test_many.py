@@ -12,7 +12,7 @@ from outbox import drafter
 from outbox.core.errors import Code, PolicyRefused
 from outbox.drafter.intake import Asked, Overrides, Wanted, Whole
 from outbox.drafter.room import LARGEST_COMMIT, Drafted
-from outbox.store.waiting import MOST_TOGETHER
+from outbox.store.writer import MOST_IN_ONE_COMMIT
 from tests.drafter.ledger import PLAIN, rows_of, stored
 from tests.house import HOUR, JANE, SALES, House
 
@@ -145,18 +145,18 @@ def test_a_long_list_is_stored_in_transactions_of_a_bounded_size(house: House) -
     seen: list[int] = []
 
     def watched() -> Iterator[Asked]:
-        for number, one in enumerate(letters(2 * MOST_TOGETHER + 2)):
-            if number % MOST_TOGETHER in {0, 1, MOST_TOGETHER - 1}:
+        for number, one in enumerate(letters(2 * MOST_IN_ONE_COMMIT + 2)):
+            if number % MOST_IN_ONE_COMMIT in {0, 1, MOST_IN_ONE_COMMIT - 1}:
                 seen.append(rows_of(house)[0])
             yield one
 
     with drafter.open(house.settings, clock=house.clock) as room:
         results = room.draft_many(watched())
-    assert len(results) == 2 * MOST_TOGETHER + 2
+    assert len(results) == 2 * MOST_IN_ONE_COMMIT + 2
     assert seen == sorted(seen)
     assert seen[:3] == [0, 0, 0]
-    assert set(seen) <= {0, MOST_TOGETHER, 2 * MOST_TOGETHER}
-    assert seen[-1] >= MOST_TOGETHER
+    assert set(seen) <= {0, MOST_IN_ONE_COMMIT, 2 * MOST_IN_ONE_COMMIT}
+    assert seen[-1] >= MOST_IN_ONE_COMMIT
     assert rows_of(house) == (len(results),) * 3
 
 

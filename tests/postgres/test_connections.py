@@ -18,8 +18,7 @@ from outbox.store.engine import Database, connect
 from outbox.store.events import settled_place
 from outbox.store.journal import Chain
 from outbox.store.server import Server, parse_server
-from outbox.store.waiting import CommitUnknown
-from outbox.store.writer import Transaction, Writer
+from outbox.store.writer import CommitUnknown, Transaction, Writer
 from tests.house import SECOND
 from tests.postgres import server
 from tests.postgres.by_role import ByRole

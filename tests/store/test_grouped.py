@@ -24,8 +24,7 @@ from outbox.store.engine import Database, connect
 from outbox.store.heat import Headroom, Heat, used
 from outbox.store.journal import Chain
 from outbox.store.schema import drafts
-from outbox.store.waiting import Waiting
-from outbox.store.writer import Hooks, Transaction, Writer
+from outbox.store.writer import Hooks, Transaction, Waiting, Writer
 from tests.house import HOUR
 from tests.store.stage import RING, WIRE, Stage, broken_links, journal_of, report
 
@@ -94,16 +93,9 @@ def writer(rooms: Rooms, database: Database) -> Iterator[Writer]:
 
 
 def ask(writer: Writer, *asked: Waiting) -> list[Waiting]:
-    """All of them in one transaction; back when their waiters are woken, each once."""
+    """All of them in one transaction; back when their waiters are woken."""
     woken: Future[list[Waiting]] = Future()
-    heard: list[Waiting] = []
-
-    def wake(done: Sequence[Waiting]) -> None:
-        heard.extend(done)
-        if len(heard) >= len(asked):
-            woken.set_result(sorted(heard, key=asked.index))
-
-    writer.submit_all(asked, wake)
+    writer.submit_all(asked, lambda done: woken.set_result(list(done)))
     return woken.result(BOUND)
 
 
@@ -183,45 +175,19 @@ def test_what_was_heard_is_stored_though_its_lane_was_aborted(stage: Stage, room
 
 
 def test_what_comes_first_is_kept_before_begin_and_what_follows_after_commit(rooms: Rooms, writer: Writer) -> None:
-    work = Notes()
-    woken: dict[str, list[object]] = {}
+    work, woken = Notes(), []
     over = threading.Event()
 
     def wake(done: Sequence[Waiting]) -> None:
-        woken[" ".join(each.result for each in done)] = list(rooms.events)
-        if len(woken) == 2:
-            over.set()
+        woken.append((len(rooms.events), [each.result for each in done]))
+        over.set()
 
     writer.submit_all(
         [asking(work, "a", first=1, then="one"), asking(work, "b"), asking(work, "c", first=3, then="three")], wake
     )
     assert over.wait(BOUND)
     assert rooms.events == [("before", [1, 3, []]), ("after", ["one", "three", ["a", "b", "c"]])]
-    assert woken.keys() == {"b!", "a! c!"}
-    assert woken["a! c!"] == rooms.events
-
-
-def test_the_next_transaction_does_not_wait_for_what_follows_the_last(database: Database, stage: Stage) -> None:
-    """A disk that syncs slowly holds up those whose lines it syncs, and nobody else."""
-    goes_on, followed = threading.Event(), []
-
-    def after(lines: Sequence[object]) -> None:
-        assert goes_on.wait(BOUND)
-        followed.append(list(lines))
-
-    writer = Writer(database, Chain(Room.WORKER, "grouped", RING), Hooks(lambda _: None, after))
-    work, held, heard = Notes(), asking(Notes(), "a", then="one"), []
-    writer.submit_all([held], heard.extend)
-    assert ask(writer, asking(work, "b"))[0].result == "b!"
-    late: list[Waiting] = []
-    writer.submit_all([asking(work, "c", then="two"), asking(work, "d", then="three")], late.extend)
-    assert ask(writer, asking(work, "e"))[0].result == "e!"
-    assert noted(stage) == ["a", "b", "c", "d", "e"]
-    assert (heard, late, followed) == ([], [], [])
-    goes_on.set()
-    writer.close()
-    assert followed == [["one"], ["two", "three"]]
-    assert [each.result for each in (*heard, *late)] == ["a!", "c!", "d!"]
+    assert woken == [(2, ["a!", "b!", "c!"])]
 
 
 def test_what_follows_is_not_done_for_those_that_lost(rooms: Rooms, writer: Writer) -> None:

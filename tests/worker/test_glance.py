@@ -101,3 +101,12 @@ def test_what_is_told_of_a_ledger_that_is_ahead_is_told_of_all_of_it(house: Hous
     assert found is not None
     assert found.code is Code.LEDGER_AHEAD
     assert "has 400 attempts" in found.message
+
+
+def test_where_the_newest_lines_name_no_gap_the_others_are_read(house: House) -> None:
+    """A database of before the first mail, and at the ledger's end only what was heard of the last ones."""
+    with ledger_of(house) as ledger:
+        ledger.append([gap(house, "left"), *(heard(str(n)) for n in range(400))])
+    found = refused(house)
+    assert found is not None
+    assert found.code is Code.LEDGER_AHEAD
