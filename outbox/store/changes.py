@@ -15,6 +15,8 @@ from outbox.store.engine import Database
 from outbox.store.inotify import FileWatch
 
 _LISTEN_AGAIN = 5.0  # seconds after a connection to a server was lost
+_OFTEN, _SELDOM = 0.02, 1.0  # seconds between looks where nothing tells, and where it is told
+_AT_ONCE = 0.001  # and after something was written that is no commit yet: the first, then twice as long each time
 
 
 class Changes:
@@ -31,6 +33,7 @@ class Changes:
         self._driver: Any = None
         self._lost_at = float("-inf")
         self._version: int | None = None
+        self._expecting = _SELDOM  # seconds to the next look
         self._watch: FileWatch | None = None
         self._watches: tuple[Callable[[int], object], Callable[[int], object]] | None = None
         self._connect()
@@ -54,6 +57,11 @@ class Changes:
     def are_told(self) -> bool:
         """Whether something says that there is something new; else `came` is to be asked again and again."""
         return self._watches is not None and self._descriptor() is not None
+
+    @property
+    def pause(self) -> float:
+        """Seconds until `came` is to be asked again, whether the descriptor is readable by then or not."""
+        return self._expecting if self.are_told else _OFTEN
 
     def _descriptor(self) -> int | None:
         if self._driver is None:
@@ -106,10 +114,14 @@ class Changes:
         self._version = self._driver.execute("PRAGMA data_version").fetchone()[0]
 
     def _moved(self) -> bool:
-        if self._watch is not None:
-            self._watch.forget()
+        """A commit is written to the WAL, then synced, and only then there to be seen: of that nobody is told."""
+        was_written = self._watch is not None and self._watch.forget()
         version: int = self._driver.execute("PRAGMA data_version").fetchone()[0]
         before, self._version = self._version, version
+        if version != before:
+            self._expecting = _SELDOM
+        else:
+            self._expecting = _AT_ONCE if was_written else min(2 * self._expecting, _SELDOM)
         return version != before
 
     def _heard(self) -> bool:

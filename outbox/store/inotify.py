@@ -28,11 +28,15 @@ class FileWatch:
             self.close()
             raise OSError(number, os.strerror(number), name)
 
-    def forget(self) -> None:
-        """Take what came in, so that the descriptor waits for what comes next."""
+    def forget(self) -> bool:
+        """Take what came in, so that the descriptor waits for what comes next; whether anything had."""
+        has_come = False
         with suppress(BlockingIOError):
-            while len(os.read(self.descriptor, _EVENTS)) == _EVENTS:
-                pass
+            while (size := len(os.read(self.descriptor, _EVENTS))) > 0:
+                has_come = True
+                if size < _EVENTS:
+                    break
+        return has_come
 
     def close(self) -> None:
         """Watch no more."""

@@ -87,6 +87,12 @@ class Claiming:
         """Whether nothing is under way and, by the last look, nothing more can be claimed now."""
         return self._error is None and self._is_dry and not self.attempts and not self._asked
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether more is due than there are lanes, and each outcome takes a claim along."""
+        is_well = self._error is None and time.monotonic() <= self.believed_till
+        return is_well and self._has_more and bool(self.attempts)
+
     def is_due(self) -> bool:
         """Whether anything is approved and due. Raises Unavailable."""
         now = self._clock()
@@ -210,8 +216,7 @@ class Claiming:
 
     def _wake_unless_busy(self) -> None:
         """While each outcome takes a claim along there is nothing to look for; now and then the loop looks anyway."""
-        is_busy = self._has_more and self.attempts and time.monotonic() <= self.believed_till
-        if not is_busy or self._error is not None:
+        if not self.is_busy:
             self._wake()
 
 

@@ -44,7 +44,7 @@ from outbox.worker.verification import Verifier
 Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
 POLL = 0.25  # seconds between looks at the database
-GLANCE, SLOW_GLANCE = 0.02, 1.0  # and between glances at whether it moved: where nothing tells, and where it is told
+SLOW_GLANCE = 1.0  # and between glances at whether it moved, while there is more to claim than there are lanes
 _BELIEVED = 1.0  # seconds for which claims go on while the loop itself is held up
 _REPORTED = 1.0  # seconds between reports of how many are being sent
 _SLICE = 1.0  # seconds between signs of life to the supervisor while stopping
@@ -92,7 +92,7 @@ class Worker:
         self._alerts = Alerts(settings, Room.WORKER, verifier.grant_ring, self._writer, clock)
         self._circuit, self._outage = Circuit(), Outage(self._alerts, clock, "worker")
         self._wake, self._changes = asyncio.Event(), Changes(self._database)
-        self._glancing: asyncio.TimerHandle
+        self._glancing: asyncio.Handle
         self._hold = Hold(self._database, self._switches, self._watch, self._changes, self._standing.presence)
         self._reported, self._reported_at = "", float("-inf")
         self._claiming = self._claiming_for(settings, self._lane_for(settings, verifier))
@@ -188,8 +188,8 @@ class Worker:
             self._wake.set()
 
         with StopSignals(lambda: loop.call_soon_threadsafe(ask_to_stop)):
-            self._glance(loop)
-            self._changes.follow(partial(loop.add_reader, callback=self._stir), loop.remove_reader)
+            self._glancing = loop.call_soon(self._glance, loop)
+            self._changes.follow(lambda descriptor: loop.add_reader(descriptor, self._glance, loop), loop.remove_reader)
             try:
                 await self._start(drain=drain)
                 while not stop.is_set():
@@ -225,16 +225,14 @@ class Worker:
         self._supervisor.ready("waiting for approved drafts")
 
     def _glance(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look again and again, often where nothing says that it is time to."""
-        self._stir()
-        pause = SLOW_GLANCE if self._changes.are_told else GLANCE
-        self._glancing = loop.call_later(pause, self._glance, loop)
-
-    def _stir(self) -> None:
-        """Wake the loop where somebody else has committed: it may be an approval."""
+        """Wake the loop where somebody else has committed, it may be an approval; and look again when it may be so."""
         if self._changes.came():
             self._hold.stir()
             self._wake.set()
+        self._glancing.cancel()
+        is_quiet = self._claiming.is_busy and self._changes.are_told
+        pause = SLOW_GLANCE if is_quiet else self._changes.pause
+        self._glancing = loop.call_later(pause, self._glance, loop)
 
     def _rouse(self) -> None:
         self._wake.set()

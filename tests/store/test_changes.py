@@ -83,3 +83,32 @@ def test_what_is_closed_is_unwatched_first_and_asks_for_nothing(stage: Stage, ch
 def test_a_file_that_cannot_be_watched_is_asked_again_and_again(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         FileWatch(str(tmp_path / "missing"))
+
+
+@pytest.mark.sqlite
+def test_what_was_written_and_is_no_commit_yet_is_looked_at_again_soon_and_ever_more_seldom(
+    stage: Stage, changes: Changes
+) -> None:
+    """The file system tells of what is written; that it is a commit by now, nobody does."""
+    watched = followed(changes)
+    changes.came()
+    assert changes.pause == 1.0
+    with stage.house.connection() as other:
+        other.execute("PRAGMA cache_size = 1")
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(200):  # more than the cache holds, so that pages are written before they are committed
+            other.execute(
+                "INSERT INTO journal VALUES ('x:1', ?, 1, 'note', NULL, NULL, ?, 'k', zeroblob(32))",
+                (number, "x" * 900),
+            )
+        assert is_told(watched, within=BOUND)
+        assert not changes.came()
+        pauses = [changes.pause]
+        for _ in range(11):
+            assert not changes.came()
+            pauses.append(changes.pause)
+        assert pauses[:4] == [0.001, 0.002, 0.004, 0.008]
+        assert pauses[-1] == 1.0
+        other.execute("COMMIT")
+    assert changes.came()
+    assert changes.pause == 1.0
