@@ -118,10 +118,10 @@ class Changes:
         was_written = self._watch is not None and self._watch.forget()
         version: int = self._driver.execute("PRAGMA data_version").fetchone()[0]
         before, self._version = self._version, version
-        if version != before:
-            self._expecting = _SELDOM
+        if was_written:  # perhaps for a commit after the one that is seen now
+            self._expecting = _AT_ONCE
         else:
-            self._expecting = _AT_ONCE if was_written else min(2 * self._expecting, _SELDOM)
+            self._expecting = _SELDOM if version != before else min(2 * self._expecting, _SELDOM)
         return version != before
 
     def _heard(self) -> bool:

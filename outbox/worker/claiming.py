@@ -28,7 +28,8 @@ from outbox.worker.ending import Ended
 from outbox.worker.lane import Lane
 from outbox.worker.turn import Turn
 
-FRUITLESS = 0.25  # seconds until it is tried again to claim what is due and could not be claimed
+FRUITLESS = 0.25  # seconds until it is tried again to claim what is due and could not be claimed,
+_IN_A_ROW = 3  # after so many tries: once, another claim may have been quicker
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Claiming:
         self._asked = self._sending = 0  # places that a claim was asked for, and those where one is being sent
         self._has_more = False  # whether the last look found something due that was not claimed
         self._is_dry = self._has_stopped = False
-        self._fruitless_till = 0.0  # by time.monotonic(): what is due could not be claimed just now
+        self._fruitless = 0  # claims in a row that found nothing,
+        self._fruitless_till = 0.0  # and till when, by time.monotonic(), none is asked for after them
         self._error: BaseException | None = None
         self.is_failing = False  # whether the last claim failed
         self.believed_till = 0.0  # by time.monotonic(): till when what follows is to be believed
@@ -171,7 +173,8 @@ class Claiming:
         self._has_more = len(claims) == len(attempt_ids)
         self._is_dry = bool(self.tripped)  # else the next look says
         self.under_way.difference_update(attempt_ids[len(claims) :])
-        if not claims and not self.is_failing:
+        self._fruitless = 0 if claims or self.is_failing else self._fruitless + 1
+        if self._fruitless >= _IN_A_ROW or (self._fruitless and self.tripped):
             self._fruitless_till = time.monotonic() + FRUITLESS
         if claims and not self._has_stopped:  # where it is held meanwhile, the gap is not entered
             self._begin(claims)
