@@ -175,7 +175,7 @@ def _machine(found: dict[str, Result]) -> Iterator[str]:
     yield ""
     yield from _wrapped(
         f"{machine.cores} cores of {machine.processor}, {machine.memory_gb} GB, Linux {machine.kernel}, databases on "
-        f"{machine.file_system}; {machine.at}, commit {machine.commit}. {versions}."
+        f"{machine.file_system}. {versions}."
     )
     yield ""
 
@@ -187,7 +187,8 @@ def _figures(section: Section, result: Result) -> Iterator[str]:
     yield from _wrapped(section.words)
     load = f"{min(result.loads):.1f} to {max(result.loads):.1f}" if result.loads else "not noted"
     quick = " A quick run: it shows that it works, not how fast it is." if result.quick else ""
-    yield from _wrapped(f"Load average before the measurements: {load}; {result.machine.at}.{quick}")
+    machine = result.machine
+    yield from _wrapped(f"Load average before the measurements: {load}; {machine.at}, commit {machine.commit}.{quick}")
     yield ""
     yield f"![{section.title}](benchmarks/{section.name}.svg)"
     yield ""

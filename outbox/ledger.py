@@ -64,12 +64,7 @@ class Ledger:
         made.append([Begun(database_id)])
         made.close()
         with _unwritable(file):
-            if os.geteuid() == 0:  # an operator at the prompt begins it for the worker
-                owner = state_dir.stat()
-                os.chown(draft, owner.st_uid, owner.st_gid)
-            with suppress(FileExistsError):
-                os.link(draft, file)
-            draft.unlink()
+            put_in_place(draft, file)
         sync_folder(state_dir)
         return cls.open(state_dir, ring, database_id)
 
@@ -355,6 +350,16 @@ def new_file(file: Path) -> int:
     """A file of this user alone, empty, open to write at its end; one of that name is gone. Raises OSError."""
     file.unlink(missing_ok=True)
     return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def put_in_place(draft: Path, file: Path) -> None:
+    """Name a file that was written beside its place; where another was quicker, that one stays. Raises OSError."""
+    if os.geteuid() == 0:  # an operator at the prompt makes it for the worker
+        owner = file.parent.stat()
+        os.chown(draft, owner.st_uid, owner.st_gid)
+    with suppress(FileExistsError):
+        os.link(draft, file)
+    draft.unlink()
 
 
 def sync_folder(folder: Path) -> None:

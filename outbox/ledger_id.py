@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from outbox.core.errors import Code, ConfigError
+from outbox.ledger import put_in_place
 
 NAME = "ledger.id"
 
@@ -25,12 +25,7 @@ def ledger_id(state_dir: Path) -> str:
             written.flush()
             os.fsync(written.fileno())
         draft.chmod(0o644)
-        if os.geteuid() == 0:  # an operator at the prompt makes it for the worker
-            owner = state_dir.stat()
-            os.chown(draft, owner.st_uid, owner.st_gid)
-        with suppress(FileExistsError):
-            os.link(draft, file)
-        draft.unlink()
+        put_in_place(draft, file)
     except OSError as error:
         raise _unread(file, str(error.strerror)) from error
     made = known_ledger_id(state_dir)

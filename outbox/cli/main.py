@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run a command; one line on stderr and an exit code (docs/reference/errors.md) where it cannot be done."""
-    gc.disable()  # until `has_started`: what is imported stays, and looking through it took a tenth of a command's time
+    gc.disable()  # until `has_started`: what is imported stays, and to look through it takes long
     try:
         _run()
     finally:
-        gc.freeze()  # it goes with the process: Python would look through all of it once more, for a fifth of the time
+        gc.freeze()  # it goes with the process: Python would look through all of it once more
 
 
 def _run() -> None:

@@ -28,8 +28,8 @@ from outbox.worker.ending import Ended
 from outbox.worker.lane import Lane
 from outbox.worker.turn import Turn
 
-FRUITLESS = 0.25  # seconds until it is tried again to claim what is due and could not be claimed,
-_IN_A_ROW = 3  # after so many tries: once, another claim may have been quicker
+FRUITLESS = 0.25  # seconds until it is tried again to claim what is due and could not be claimed
+_IN_A_ROW = 3  # claims that find nothing before that: another one may have been quicker
 
 
 @dataclass(frozen=True, slots=True)

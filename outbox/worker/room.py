@@ -44,7 +44,6 @@ from outbox.worker.verification import Verifier
 Result = TypeVar("Result")
 log = logging.getLogger("outbox.worker")
 POLL = 0.25  # seconds between looks at the database
-SLOW_GLANCE = 1.0  # and between glances at whether it moved, while there is more to claim than there are lanes
 _BELIEVED = 1.0  # seconds for which claims go on while the loop itself is held up
 _REPORTED = 1.0  # seconds between reports of how many are being sent
 _SLICE = 1.0  # seconds between signs of life to the supervisor while stopping
@@ -230,9 +229,8 @@ class Worker:
             self._hold.stir()
             self._wake.set()
         self._glancing.cancel()
-        is_quiet = self._claiming.is_busy and self._changes.are_told
-        pause = SLOW_GLANCE if is_quiet else self._changes.pause
-        self._glancing = loop.call_later(pause, self._glance, loop)
+        pause = self._changes.pause
+        self._glancing = loop.call_later(max(pause, POLL) if self._claiming.is_busy else pause, self._glance, loop)
 
     def _rouse(self) -> None:
         self._wake.set()

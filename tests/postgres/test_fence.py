@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from outbox.store.engine import connect
 from outbox.store.presence import Presence, key_of
 from tests.house import House
 from tests.operator.stuck import write_in_ledger
+from tests.postgres.test_presence import until
 from tests.relay.recording import RecordingRelay
 from tests.worker.hand import HEATS, WIRE, writing
 
@@ -76,15 +76,6 @@ def living_elsewhere(house: House) -> Iterator[None]:
             )
         yield
     until(lambda: not house.rows(f"SELECT 1 FROM pg_locks WHERE objid = {key_of(worker_id) & 0xFFFFFFFF}"))
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Ask again and again, with a bound."""
-    for _ in range(3000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not come to that")
 
 
 def lose_ledger(house: House) -> None:
